@@ -1,0 +1,102 @@
+// Longshore is a reverse proxy and load balancer that follows Docker containers through the event
+// stream. It is configured by environment variables and container labels; see the README.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"longshore/internal/config"
+	"longshore/internal/version"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // a runtime error
+	exitConfig = 2 // a wrong configuration or command line
+)
+
+const usage = `usage: longshore [command]
+
+  (none)        serve; see LONGSHORE_* variables in the README
+  healthcheck   ask a running longshore whether it lives (for HEALTHCHECK)
+  demo          serve three backends of its own, one of which comes and goes; no Docker needed
+  version       print what was built
+`
+
+func main() {
+	os.Exit(run(untilSignal(context.Background()), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+// run is the program: it returns the exit code.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	command := ""
+	if len(args) > 0 {
+		command = args[0]
+	}
+	switch {
+	case command == "version":
+		v, _ := version.Read()
+		fmt.Fprintf(stdout, "longshore %s %s %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return exitOK
+	case len(args) > 1, command != "" && command != "healthcheck" && command != "demo":
+		fmt.Fprint(stderr, usage)
+		return exitConfig
+	}
+
+	if command == "demo" {
+		environ = demoEnviron(environ)
+	}
+	cfg, warnings, err := config.Load(environ)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitConfig
+	}
+	if command == "healthcheck" {
+		return healthcheck(ctx, cfg, stderr)
+	}
+	log := newLogger(cfg, stderr)
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	if command == "demo" {
+		err = demo(ctx, cfg, log, stdout)
+	} else {
+		err = serve(ctx, cfg, log, stdout)
+	}
+	if err != nil {
+		log.Error("stopped", "err", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// untilSignal returns a context that SIGTERM, SIGQUIT (what Docker sends in place of nginx, whose
+// image asks for it) and SIGINT end. A second signal ends the process at once.
+func untilSignal(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 2) // so that neither signal is lost before it is looked at
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT)
+	go func() {
+		<-signals
+		cancel()
+		<-signals
+		os.Exit(exitFailed)
+	}()
+	return ctx
+}

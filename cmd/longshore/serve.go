@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"longshore/discovery"
+	"longshore/discovery/docker"
+	"longshore/health"
+	"longshore/internal/accesslog"
+	"longshore/internal/admin"
+	"longshore/internal/config"
+	"longshore/internal/metrics"
+	"longshore/proxy"
+)
+
+// serve runs the proxy for what the configuration says until ctx is done.
+func serve(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Writer) error {
+	if len(cfg.Backends) > 0 {
+		return wire(ctx, cfg, log, stdout, discovery.Static{Services: []discovery.Service{{
+			Name: "backends", Routes: []discovery.Route{{Path: "/"}}, Settings: cfg.Settings, Endpoints: cfg.Backends,
+		}}})
+	}
+	client, err := docker.NewClient()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return wire(ctx, cfg, log, stdout, &docker.Source{
+		Client: client, Upstream: cfg.Upstream, Label: cfg.Label, Project: cfg.Project, Network: cfg.Network,
+		Settings: cfg.Settings, Log: log,
+	})
+}
+
+// wire connects a source to the data plane and runs all of it. On ctx's end the proxy finishes what is
+// in flight; only then does the rest stop, so that the last requests are balanced like all others.
+func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Writer, source discovery.Source) error {
+	front, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("LONGSHORE_LISTEN: %w", err)
+	}
+	defer front.Close()
+
+	checker := &health.Checker{Log: log}
+	router := proxy.NewRouter(checker.Report, log)
+	checker.Notify = router.Mark
+	server := &proxy.Server{
+		Router: router, Trusted: cfg.TrustedProxies, HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
+		MaxHeader: int(cfg.MaxHeader), Grace: cfg.ShutdownTimeout, Log: log,
+	}
+	var link func() discovery.Link
+	if d, ok := source.(*docker.Source); ok {
+		link = d.Link
+	}
+	figures := metrics.New(router, link)
+	if d, ok := source.(*docker.Source); ok {
+		d.Applied = func(a docker.Applied) { figures.Applied(a.Add, a.Event) }
+	}
+
+	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, running := errgroup.WithContext(stopped)
+	if cfg.AccessLog != "off" {
+		access := accesslog.New(stdout, string(cfg.AccessLog), log)
+		server.Record = access.Record
+		g.Go(func() error { return access.Run(running) })
+	}
+	sets := make(chan []health.Target)
+	g.Go(func() error { return checker.Run(running, sets) })
+	g.Go(func() error {
+		return source.Watch(running, func(s discovery.State) {
+			router.Apply(s)
+			select {
+			case sets <- s.Targets():
+			case <-running.Done():
+			}
+		})
+	})
+	if cfg.Admin != "" {
+		h := &admin.Handler{Router: router, Link: link, Metrics: figures.Handler()}
+		context.AfterFunc(ctx, h.Stopping)
+		g.Go(func() error { return serveAdmin(running, cfg.Admin, h) })
+	}
+	g.Go(func() error {
+		defer stop()
+		ctx, cancel := context.WithCancel(ctx)
+		defer context.AfterFunc(running, cancel)() // somebody else has failed
+		log.Info("listening", "addr", front.Addr().String(), "admin", cfg.Admin)
+		return server.Serve(ctx, front)
+	})
+	return g.Wait()
+}
+
+// serveAdmin answers on the admin listener until ctx is done.
+func serveAdmin(ctx context.Context, addr string, h *admin.Handler) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("LONGSHORE_ADMIN: %w", err)
+	}
+	s := &http.Server{Handler: h.Mux(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	defer context.AfterFunc(ctx, func() { s.Close() })()
+	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+// Package discovery says what exists: which services there are, and which endpoints each has.
+//
+// A [Source] watches somebody who knows, such as the Docker engine, and publishes a whole [State]
+// whenever it changes. A State is a value and never a delta; who receives it compares.
+package discovery
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"longshore/balancer"
+	"longshore/health"
+)
+
+// A Source publishes what exists until ctx is done. It publishes a whole State at first and after
+// every change; it may publish equal ones. What it published does not change afterwards.
+// It returns when ctx is done, with nil, or when it can never go on, with an error.
+type Source interface {
+	Watch(ctx context.Context, publish func(State)) error
+}
+
+// A Link is how a Source stands with whom it watches.
+type Link struct {
+	Connected bool
+	Since     time.Time // of the last change of Connected
+	Err       error     // why it is not connected, nil while it is
+}
+
+// A Key identifies one run of one port of a container.
+type Key = health.Key
+
+// A State is everything that exists at one moment, sorted by name.
+type State struct {
+	Services []Service
+	Skipped  []Skip
+}
+
+// A Service is a set of interchangeable endpoints.
+type Service struct {
+	Name      string // unique in a State
+	Routes    []Route
+	Settings  Settings
+	Endpoints []Endpoint
+}
+
+// A Route says which requests are for a service.
+type Route struct {
+	Host string // exact, "*.example.com", or empty for every host; lower case, without port or trailing dot
+	Path string // prefix on segment borders; begins with "/"
+}
+
+// String gives the form of LONGSHORE_UPSTREAM: "shop.example.com/cart".
+func (r Route) String() string { return r.Host + r.Path }
+
+// An Endpoint is one address that a service can be reached at.
+type Endpoint struct {
+	Key    Key
+	Name   string // for people, and stable over recreation: "flaskapp-1"
+	Addr   string // host:port; empty when Down
+	Weight int    // relative share, at least 1
+	Backup bool   // used when nothing else is ready (nginx: backup)
+
+	Down     string        // why it does not run ("exited", "restarting"), empty when it does
+	Stopping bool          // asked to stop, still running
+	Paused   bool          // frozen
+	Docker   health.Docker // its own HEALTHCHECK
+	Relay    bool          // Addr is docker-proxy's, which accepts before the app listens
+}
+
+// A Skip is a container that is not used and why, in words that say what to change.
+type Skip struct {
+	ID, Name, Why string
+}
+
+// Settings are what can differ from service to service. Variables and labels fill the same struct:
+// LONGSHORE_MAX_FAILS and the label longshore.max_fails.
+type Settings struct {
+	Balancer balancer.Policy `env:"BALANCER" envDefault:"least_conn" help:"how a backend is chosen; nginx spellings"`
+	Health   health.Check
+
+	Queue        int           `env:"QUEUE" envDefault:"4096" min:"0" later:"yes" help:"requests that may wait for a ready backend; 0: off"`
+	QueueTimeout time.Duration `env:"QUEUE_TIMEOUT" envDefault:"10s" min:"1ms" later:"yes" help:"how long they wait"`
+
+	ConnectTimeout   time.Duration `env:"CONNECT_TIMEOUT" envDefault:"1s" min:"1ms" help:"dial"`
+	ReadTimeout      time.Duration `env:"READ_TIMEOUT" envDefault:"60s" min:"1ms" help:"to the response header (then 504), and between two reads of the body (then the response is aborted); never for upgrades and event streams"`
+	Keepalive        int           `env:"KEEPALIVE" envDefault:"256" min:"0" help:"idle connections kept per backend; 0: none"`
+	KeepaliveTimeout time.Duration `env:"KEEPALIVE_TIMEOUT" envDefault:"60s" min:"1ms" help:"how long they are kept"`
+	MaxBody          Size          `env:"MAX_BODY" envDefault:"off" help:"largest request body, then 413; off: no limit"`
+}
+
+// Targets lists what is to be checked: every endpoint that has an address.
+func (s State) Targets() []health.Target {
+	var ts []health.Target
+	for _, svc := range s.Services {
+		for _, e := range svc.Endpoints {
+			if e.Addr == "" || e.Down != "" {
+				continue
+			}
+			ts = append(ts, health.Target{
+				Key: e.Key, Name: e.Name, Addr: e.Addr, Docker: e.Docker,
+				Paused: e.Paused, Relay: e.Relay, Check: svc.Settings.Health,
+			})
+		}
+	}
+	return ts
+}
+
+// Static is a Source that never changes.
+type Static State
+
+// Watch publishes the state once.
+func (s Static) Watch(ctx context.Context, publish func(State)) error {
+	publish(State(s))
+	<-ctx.Done()
+	return nil
+}
+
+// IsExternal reports whether a name in LONGSHORE_UPSTREAM that no container has is meant for DNS:
+// it has a dot, is an IP address or localhost. A bare word is a compose service that is not there (yet).
+func IsExternal(name string) bool {
+	if name == "localhost" {
+		return true
+	}
+	if _, err := netip.ParseAddr(name); err == nil {
+		return true
+	}
+	for _, c := range name {
+		if c == '.' {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,235 @@
+// Package docker follows the containers of a Docker engine and says which services they make up.
+//
+// What is known is a world, a value. Whatever the engine says, an event of its stream, a list or an
+// inspect's answer, makes a new world, and a world makes a [discovery.State]; both are pure functions
+// (world.go, state.go, reach.go). Around them [Source.Watch] is one goroutine that hears, asks and
+// publishes, so an event that takes a container away waits for nobody's answer.
+package docker
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/docker/docker/client"
+
+	"longshore/discovery"
+	"longshore/internal/config"
+)
+
+// A Source watches a Docker engine. Its fields are set before Watch and not changed after.
+type Source struct {
+	Client   *client.Client
+	Upstream config.Upstream    // at most one of Upstream and Label is set; neither: containers choose themselves by labels
+	Label    config.Selector    //
+	Project  string             // compose project to look at; empty: the own one, or all if there is none; "*": all
+	Network  string             // to reach containers through; empty: found out
+	Settings discovery.Settings // of services whose labels say nothing else
+	Log      *slog.Logger       // nil: none
+	Applied  func(Applied)      // nil: nobody wants to know. Called by Watch after a publish that an event caused
+	Self     func() []string    // IDs that may be the own container's, best first; nil: read from /proc
+
+	link  atomic.Pointer[discovery.Link] // nil: not yet
+	local func() []netip.Prefix          // of the local interfaces; nil: asked of the system
+	pace  pace
+}
+
+// A pace is how often things are done; zero is what each field says. Tests are in a hurry.
+type pace struct {
+	relist time.Duration // between two lists: 30 s
+	calm   time.Duration // a stream that lived as long is not worth a word when it is cut: 10 s
+	answer time.Duration // longest wait for an answer: 10 s
+}
+
+// Applied tells how a publish came about.
+type Applied struct {
+	Add       bool      // a container became usable; else one ceased to be
+	Event     time.Time // by the engine's clock
+	Received  time.Time // when the event was read
+	Inspected time.Time // Add: when the engine had answered what only it knows, such as the address
+}
+
+// NewClient connects to the engine that DOCKER_HOST and its like name, as every docker client does;
+// else to /var/run/docker.sock, or /tmp/docker.sock where only that exists.
+func NewClient() (*client.Client, error) {
+	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
+	if os.Getenv(client.EnvOverrideHost) == "" && !exists("/var/run/docker.sock") && exists("/tmp/docker.sock") {
+		opts = append(opts, client.WithHost("unix:///tmp/docker.sock"))
+	}
+	return client.NewClientWithOpts(opts...)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// Link tells how the source stands with the engine. Any goroutine may ask.
+func (s *Source) Link() discovery.Link {
+	if l := s.link.Load(); l != nil {
+		return *l
+	}
+	return discovery.Link{}
+}
+
+// Watch publishes what exists until ctx is done. An engine that is away is waited for, for ever: what
+// was published last stays true as far as anybody knows.
+func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	box := newMailbox()
+	wg.Go(func() { s.stayConnected(ctx, box) })
+	ask := inquiry{s: s, wg: &wg, box: box, slots: make(chan struct{}, 8), busy: make(map[string]bool)}
+	timer := time.NewTimer(0)
+	w, out := world{view: s.view()}, outlet{s: s, publish: publish}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-box.bell:
+		case <-timer.C:
+		}
+		before := w
+		for _, said := range box.take() { // all that is there, so that one publish tells it
+			var todo todo
+			switch said := said.(type) {
+			case event:
+				w, todo = w.on(said)
+				out.cause(said)
+			case listing:
+				w, todo = w.list(said)
+			case answer:
+				delete(ask.busy, said.id)
+				w, todo = w.learn(said)
+				out.answered(said, len(todo) == 0)
+			}
+			ask.inspect(ctx, todo)
+		}
+		w, todo, next := w.tick(time.Now())
+		ask.inspect(ctx, todo)
+		if next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(next))
+		}
+		if w.onHost() {
+			w.local = s.prefixes()
+		}
+		w = w.settle(before)
+		out.tell(w)
+	}
+}
+
+// view collects what the user asked for.
+func (s *Source) view() view {
+	v := view{upstream: s.Upstream, label: s.Label, project: s.Project, network: s.Network, settings: s.Settings}
+	if s.Self != nil {
+		v.ownIDs = s.Self()
+	} else {
+		v.ownIDs = ownIDs()
+	}
+	if u, err := url.Parse(s.Client.DaemonHost()); err == nil && u.Scheme != "unix" && u.Scheme != "npipe" {
+		host := u.Hostname()
+		ip, err := netip.ParseAddr(host)
+		if host != "localhost" && !(err == nil && ip.IsLoopback()) {
+			v.engine = host
+		}
+	}
+	return v
+}
+
+// prefixes lists the networks of the local interfaces.
+func (s *Source) prefixes() []netip.Prefix {
+	if s.local != nil {
+		return s.local()
+	}
+	addrs, _ := net.InterfaceAddrs()
+	var ps []netip.Prefix
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}
+
+func (s *Source) log() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Log
+}
+
+// An outlet publishes worlds when they make another state, and says what a user should know.
+// The loop of Watch owns it.
+type outlet struct {
+	s         *Source
+	publish   func(discovery.State)
+	open      bool // the first list and its inspects are in
+	last      discovery.State
+	told      map[note]bool
+	coming    map[string]event // that announced a container whose inspect is not answered yet
+	applied   []Applied        // since the last tell
+	published bool
+}
+
+// cause notes an event as the reason of what is published next.
+func (o *outlet) cause(e event) {
+	switch e.action {
+	case "start", "connect", "unpause":
+		if o.coming == nil {
+			o.coming = make(map[string]event)
+		}
+		o.coming[e.id] = e
+	case "kill", "die", "disconnect", "pause":
+		delete(o.coming, e.id)
+		o.applied = append(o.applied, Applied{Event: e.time, Received: e.received})
+	}
+}
+
+// answered notes that an inspect was, in the end: what was announced is there.
+func (o *outlet) answered(a answer, inTheEnd bool) {
+	if e, ok := o.coming[a.id]; ok && inTheEnd {
+		delete(o.coming, a.id)
+		o.applied = append(o.applied, Applied{Add: true, Event: e.time, Received: e.received, Inspected: a.came})
+	}
+}
+
+func (o *outlet) tell(w world) {
+	applied := o.applied
+	o.applied = nil
+	o.open = o.open || w.complete()
+	if !o.open {
+		return
+	}
+	st, notes := w.state()
+	told := make(map[note]bool, len(notes))
+	for _, n := range notes {
+		if !o.told[n] && !told[n] {
+			o.s.log().Log(context.Background(), n.level, n.text, "container", n.container)
+		}
+		told[n] = true
+	}
+	o.told = told
+	if o.published && reflect.DeepEqual(st, o.last) {
+		return
+	}
+	first := !o.published
+	o.last, o.published = st, true
+	o.publish(st)
+	if o.s.Applied != nil && !first {
+		for _, a := range applied {
+			o.s.Applied(a)
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package docker
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A way is how the proxy gets at a container: by host, or through its published ports. The zero way
+// is none. When the way changes, what was known of the container's ports no longer holds.
+type way struct {
+	host      string
+	published bool
+}
+
+// way finds how to get at a container; without one, why says what to change. A container that does
+// not run has none.
+func (w world) way(c *aContainer) (_ way, why string) {
+	if !c.known || !c.running {
+		return way{}, "does not run"
+	}
+	onHost := w.onHost()
+	if c.mode == "host" {
+		return w.wayToHost(onHost)
+	}
+	nets, ports := c.nets, c.ports
+	if id := c.sharesWith(); id != "" {
+		owner := w.containers[id]
+		if owner == nil || !owner.known || !owner.running {
+			return way{}, fmt.Sprintf("it uses the network of container %.12s, which does not run", id)
+		}
+		if owner.mode == "host" {
+			return w.wayToHost(onHost)
+		}
+		nets, ports = owner.nets, owner.ports
+	}
+	own := w.ownNetworks()
+	var near []network
+	for _, n := range nets {
+		if n.ip != "" && (onHost && w.isLocal(n.ip) || !onHost && slices.ContainsFunc(own, func(o network) bool { return o.id == n.id })) {
+			near = append(near, n)
+		}
+	}
+	n, why := w.choose(c, near)
+	switch {
+	case n.ip != "":
+		return way{host: n.ip}, ""
+	case why == "" && !onHost:
+		return way{}, fmt.Sprintf("no network shared with the proxy: it is on %s; the proxy is on %s", list(nets), list(own))
+	case onHost && slices.ContainsFunc(ports, func(p published) bool { return p.at(w.engine) != "" }):
+		return way{published: true}, ""
+	case why == "":
+		return way{}, fmt.Sprintf("no address that the host can reach: it is on %s and publishes no port", list(nets))
+	}
+	return way{}, why
+}
+
+// address is where the proxy reaches one port of a container. relay: docker-proxy answers there.
+func (w world) address(c *aContainer, port uint16) (addr string, relay bool, why string) {
+	v, why := w.way(c)
+	if v.host != "" {
+		return net.JoinHostPort(v.host, strconv.Itoa(int(port))), false, ""
+	}
+	if v.published {
+		ports := c.ports
+		if owner := w.containers[c.sharesWith()]; owner != nil {
+			ports = owner.ports
+		}
+		for _, p := range ports {
+			if at := p.at(w.engine); p.port == port && at != "" {
+				return at, true, ""
+			}
+		}
+		why = fmt.Sprintf("the host cannot reach its address, and port %d is not published", port)
+	}
+	return "", false, why
+}
+
+// wayToHost leads to a container in the host's network.
+func (w world) wayToHost(onHost bool) (way, string) {
+	if onHost && w.engine != "" {
+		return way{host: w.engine}, ""
+	}
+	if onHost {
+		return way{host: "127.0.0.1"}, ""
+	}
+	for _, n := range w.ownNetworks() {
+		if n.gateway != "" {
+			return way{host: n.gateway}, ""
+		}
+	}
+	return way{}, "it uses the host's network, and no network of the proxy has a gateway to that"
+}
+
+// choose picks among the networks that the proxy can reach a container through. A name that the user
+// gave must be among them: to take another one silently would hide the mistake.
+func (w world) choose(c *aContainer, near []network) (_ network, why string) {
+	project := c.labels[projectLabel]
+	named := func(name string) (network, bool) {
+		for _, full := range []string{name, project + "_" + name} {
+			if i := slices.IndexFunc(near, func(n network) bool { return n.name == full }); i >= 0 {
+				return near[i], true
+			}
+		}
+		return network{}, false
+	}
+	for _, asked := range []struct{ name, by string }{{c.said.Network, "label longshore.network"}, {w.network, "LONGSHORE_NETWORK"}} {
+		if asked.name == "" {
+			continue
+		}
+		if n, ok := named(asked.name); ok {
+			return n, ""
+		}
+		return network{}, fmt.Sprintf("%s=%q: the proxy can reach it only through %s", asked.by, asked.name, list(near))
+	}
+	if n, ok := named("default"); ok && project != "" {
+		return n, ""
+	}
+	if len(near) > 0 {
+		return near[0], "" // sorted by name
+	}
+	return network{}, ""
+}
+
+// onHost reports whether the proxy has the network of a host, this one's or another.
+func (w world) onHost() bool {
+	c := w.containers[w.self]
+	if c == nil {
+		return true
+	}
+	if owner := w.containers[c.sharesWith()]; owner != nil {
+		c = owner
+	}
+	return c.mode == "host"
+}
+
+// ownNetworks are those of the own container that work, sorted by name.
+func (w world) ownNetworks() []network {
+	c := w.containers[w.self]
+	if c == nil {
+		return nil
+	}
+	if owner := w.containers[c.sharesWith()]; owner != nil {
+		c = owner
+	}
+	return slices.DeleteFunc(slices.Clone(c.nets), func(n network) bool { return n.name == "none" })
+}
+
+func (w world) isLocal(ip string) bool {
+	a, err := netip.ParseAddr(ip)
+	return err == nil && w.engine == "" && slices.ContainsFunc(w.local, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// at is the address of a published port, empty if it cannot be reached: what is bound to the
+// loopback of an engine elsewhere.
+func (p published) at(engine string) string {
+	host := p.hostIP
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case engine != "" && err == nil && ip.IsLoopback():
+		return ""
+	case engine != "":
+		host = engine
+	case host == "" || host == "0.0.0.0":
+		host = "127.0.0.1"
+	case host == "::":
+		host = "::1"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(p.hostPort)))
+}
+
+// list names networks for people.
+func list(nets []network) string {
+	names := make(map[string]bool)
+	for _, n := range nets {
+		names[n.name] = true
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(slices.Sorted(maps.Keys(names)), ", ")
+}

@@ -1,0 +1,360 @@
+package docker
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"longshore/discovery"
+	"longshore/internal/config"
+)
+
+// A note is what a state makes worth telling the user once.
+type note struct {
+	level     slog.Level
+	container string
+	text      string
+}
+
+// A pool is a service in the making.
+type pool struct {
+	name    string
+	routes  []discovery.Route // given by the user; else the newest member's labels say
+	port    uint16            // 0: each member's own
+	members []*aContainer     // sorted by age
+	fixed   []discovery.Endpoint
+}
+
+// state is what the proxy is to know of the world, and what its user is.
+func (w world) state() (discovery.State, []note) {
+	b := builder{world: w, skipped: make(map[discovery.Skip]slog.Level)}
+	var pools []pool
+	switch {
+	case len(w.upstream) > 0:
+		pools = b.byName(w.upstream)
+	case w.label.Key != "":
+		pools = b.byLabel(w.label)
+	default:
+		pools = b.byThemselves()
+	}
+	var st discovery.State
+	taken := make(map[discovery.Route]string) // by which service
+	slices.SortStableFunc(pools, byAge)       // the oldest keeps a route that several want
+	for _, p := range pools {
+		st.Services = append(st.Services, b.service(p, taken))
+	}
+	slices.SortFunc(st.Services, func(a, b discovery.Service) int { return cmp.Compare(a.Name, b.Name) })
+	st.Skipped = slices.SortedFunc(maps.Keys(b.skipped), func(a, b discovery.Skip) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Why, b.Why))
+	})
+	return st, b.notes
+}
+
+// A builder collects who is left out while a state is made.
+type builder struct {
+	world
+	skipped map[discovery.Skip]slog.Level
+	notes   []note
+}
+
+func (b *builder) skip(level slog.Level, id, name, why string) {
+	s := discovery.Skip{ID: id, Name: name, Why: why}
+	if _, ok := b.skipped[s]; !ok {
+		b.skipped[s] = level
+		b.notes = append(b.notes, note{level, name, why})
+	}
+}
+
+// byName makes the services of LONGSHORE_UPSTREAM.
+func (b *builder) byName(upstream config.Upstream) (ps []pool) {
+	type target struct {
+		name string
+		port uint16
+	}
+	index := make(map[target]int)
+	names := make(map[string]bool)
+	for _, d := range upstream {
+		t := target{d.Name, d.Port}
+		if i, ok := index[t]; ok {
+			ps[i].routes = append(ps[i].routes, d.Route)
+			continue
+		}
+		index[t] = len(ps)
+		p := pool{name: d.Name, port: d.Port, routes: []discovery.Route{d.Route}}
+		if names[p.name] {
+			p.name = fmt.Sprintf("%s:%d", d.Name, d.Port)
+		}
+		names[p.name] = true
+		found := b.named(d.Name)
+		p.members = b.usable(found)
+		if len(found) == 0 && discovery.IsExternal(d.Name) {
+			port := cmp.Or(d.Port, 80)
+			p.fixed = []discovery.Endpoint{{
+				Key: discovery.Key{ID: d.Name, Run: 1, Port: port}, Name: d.Name, Weight: 1,
+				Addr: net.JoinHostPort(d.Name, strconv.Itoa(int(port))),
+			}}
+		}
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+// named finds who goes by a name: a compose service, else a container, else an alias in a network.
+func (b *builder) named(name string) []*aContainer {
+	service := func(c *aContainer) bool { return c.labels[serviceLabel] == name }
+	itself := func(c *aContainer) bool { return c.name == name }
+	alias := func(c *aContainer) bool {
+		own, onHost := b.ownNetworks(), b.onHost()
+		return slices.ContainsFunc(c.nets, func(n network) bool {
+			return slices.Contains(n.aliases, name) && (onHost || slices.ContainsFunc(own, func(o network) bool { return o.id == n.id }))
+		})
+	}
+	for _, match := range []func(*aContainer) bool{service, itself, alias} {
+		var found []*aContainer
+		for _, c := range b.candidates() {
+			if !match(c) {
+				continue
+			}
+			if b.inScope(c) {
+				found = append(found, c)
+			} else {
+				b.skipForeign(c)
+			}
+		}
+		if len(found) > 0 {
+			return found
+		}
+	}
+	return nil
+}
+
+// byLabel makes the one service of LONGSHORE_LABEL.
+func (b *builder) byLabel(l config.Selector) []pool {
+	var found []*aContainer
+	for _, c := range b.candidates() {
+		if !l.Matches(c.labels) {
+			continue
+		}
+		if b.inScope(c) {
+			found = append(found, c)
+		} else {
+			b.skipForeign(c)
+		}
+	}
+	name := l.Value
+	if name == "" {
+		name = l.Key[strings.LastIndexAny(l.Key, "./")+1:]
+	}
+	return []pool{{name: name, routes: []discovery.Route{{Path: "/"}}, members: b.usable(found)}}
+}
+
+// byThemselves makes the services that containers ask for by their labels.
+func (b *builder) byThemselves() (ps []pool) {
+	type key struct{ project, service string }
+	members := make(map[key][]*aContainer)
+	projects := make(map[string][]string) // by service
+	for _, c := range b.candidates() {
+		if !c.said.Any && c.said.Enable != config.Off {
+			continue
+		}
+		if !b.inScope(c) {
+			b.skipForeign(c)
+			continue
+		}
+		for _, c := range b.usable([]*aContainer{c}) {
+			k := key{c.labels[projectLabel], c.labels[serviceLabel]}
+			if k.service == "" {
+				k = key{service: c.name}
+			}
+			if members[k] == nil {
+				projects[k.service] = append(projects[k.service], k.project)
+			}
+			members[k] = append(members[k], c)
+		}
+	}
+	for k, cs := range members {
+		// The plain name is for the own project's service, or for the only one of that name.
+		name := k.service
+		if len(projects[k.service]) > 1 && k.project != b.ownProject() {
+			name = cmp.Or(k.project, "container") + "/" + k.service
+		}
+		ps = append(ps, pool{name: name, members: cs})
+	}
+	return ps
+}
+
+// candidates are all other containers, oldest first. Those outside the scope are among them, so that
+// their users hear why they are not used.
+func (b *builder) candidates() (cs []*aContainer) {
+	for _, c := range b.containers {
+		if c.gone || c.id == b.self || strings.EqualFold(c.labels[oneoffLabel], "true") {
+			continue
+		}
+		if c.known || c.failed != nil || !b.inScope(c) {
+			cs = append(cs, c)
+		}
+	}
+	slices.SortFunc(cs, older)
+	return cs
+}
+
+func older(a, b *aContainer) int {
+	return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.id, b.id))
+}
+
+// byAge sorts by the oldest member, then name.
+func byAge(a, b pool) int {
+	if len(a.members) == 0 || len(b.members) == 0 {
+		return cmp.Or(cmp.Compare(len(b.members), len(a.members)), cmp.Compare(a.name, b.name))
+	}
+	return cmp.Or(a.members[0].created.Compare(b.members[0].created), cmp.Compare(a.name, b.name))
+}
+
+func (b *builder) skipForeign(c *aContainer) {
+	why := fmt.Sprintf("in project %q", c.labels[projectLabel])
+	if c.labels[projectLabel] == "" {
+		why = "in no compose project"
+	}
+	b.skip(slog.LevelInfo, c.id, c.name, fmt.Sprintf("%s: only %q is looked at (LONGSHORE_PROJECT)", why, b.scope()))
+}
+
+// usable leaves out who does not want to be used, and whose labels or facts cannot be read.
+func (b *builder) usable(cs []*aContainer) (ok []*aContainer) {
+	for _, c := range cs {
+		for _, warning := range c.warned {
+			b.notes = append(b.notes, note{slog.LevelWarn, c.name, warning})
+		}
+		switch {
+		case c.said.Enable == config.Off:
+			b.skip(slog.LevelInfo, c.id, c.name, "label longshore.enable=false")
+		case c.wrong != nil:
+			b.skip(slog.LevelWarn, c.id, c.name, strings.ReplaceAll(c.wrong.Error(), "\n", "; "))
+		case !c.known:
+			b.skip(slog.LevelWarn, c.id, c.name, c.failed.Error())
+		default:
+			ok = append(ok, c)
+		}
+	}
+	return ok
+}
+
+// service makes a service of a pool. Its settings are its newest container's: during a deploy the
+// replicas may have different labels.
+func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Service {
+	s := discovery.Service{Name: p.name, Settings: b.settings, Endpoints: p.fixed}
+	var newest *aContainer
+	projects := make(map[string]bool)
+	for _, c := range p.members {
+		newest = c
+		projects[c.labels[projectLabel]] = true
+	}
+	routes := p.routes
+	if newest != nil {
+		s.Settings = newest.said.Settings
+		if routes == nil {
+			routes = newest.said.Routes()
+		}
+	}
+	for _, r := range routes {
+		if by, ok := taken[r]; ok {
+			if by != s.Name {
+				b.skip(slog.LevelWarn, newest.id, s.Name, fmt.Sprintf("route %s is taken by service %q, which is older", r, by))
+			}
+			continue
+		}
+		taken[r] = s.Name
+		s.Routes = append(s.Routes, r)
+	}
+	slices.SortFunc(s.Routes, func(a, b discovery.Route) int {
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path))
+	})
+	for _, c := range p.members {
+		e, why := b.endpoint(c, p.port)
+		if why != "" {
+			b.skip(slog.LevelWarn, c.id, c.name, why)
+			continue
+		}
+		e.Name = c.title(len(projects) > 1)
+		s.Endpoints = append(s.Endpoints, e)
+	}
+	slices.SortFunc(s.Endpoints, func(a, b discovery.Endpoint) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key.ID, b.Key.ID))
+	})
+	return s
+}
+
+// title is a container's name for people, the same after it was recreated and under each compose.
+func (c *aContainer) title(withProject bool) string {
+	service, number := c.labels[serviceLabel], c.labels[numberLabel]
+	if service == "" || number == "" {
+		return c.name
+	}
+	name := service + "-" + number
+	if withProject {
+		name = c.labels[projectLabel] + "/" + name
+	}
+	return name
+}
+
+// endpoint is a container's place in a service, or why it has none. One that does not run has a
+// place whatever else is missing.
+func (w world) endpoint(c *aContainer, port uint16) (_ discovery.Endpoint, why string) {
+	port, whyNot := c.port(port)
+	e := discovery.Endpoint{Key: discovery.Key{ID: c.id, Run: c.run, Port: port}, Weight: c.said.Weight, Down: c.down()}
+	if e.Down != "" {
+		return e, ""
+	}
+	if whyNot != "" {
+		return e, whyNot
+	}
+	e.Addr, e.Relay, why = w.address(c, port)
+	if e.Addr == "" {
+		if c.lost == "" {
+			return e, why
+		}
+		e.Down = "disconnected from network " + c.lost
+		return e, ""
+	}
+	e.Stopping, e.Paused, e.Docker = !c.stopping.IsZero(), c.paused, c.health
+	return e, ""
+}
+
+// down says why a container does not run, empty if it does.
+func (c *aContainer) down() string {
+	switch {
+	case c.running:
+		return ""
+	case c.status == "exited":
+		return fmt.Sprintf("exited (%d)", c.exitCode)
+	case c.status == "restarting":
+		return fmt.Sprintf("restarting (exit code %d)", c.exitCode)
+	}
+	return cmp.Or(c.status, "not running")
+}
+
+// port is the container's port: its label's, else the given one, else what can be found out.
+func (c *aContainer) port(given uint16) (_ uint16, why string) {
+	if p := cmp.Or(c.said.Port, given); p != 0 {
+		return p, ""
+	}
+	if c.virtualPort != "" {
+		p, err := strconv.ParseUint(c.virtualPort, 10, 16)
+		if err != nil || p == 0 {
+			return 0, fmt.Sprintf("VIRTUAL_PORT=%q: want a port from 1 to 65535", c.virtualPort)
+		}
+		return uint16(p), ""
+	}
+	switch len(c.exposed) {
+	case 0:
+		return 0, "no port: set label longshore.port"
+	case 1:
+		return c.exposed[0], ""
+	}
+	return 0, fmt.Sprintf("no port: set label longshore.port (it exposes %s)", strings.Trim(strings.Join(strings.Fields(fmt.Sprint(c.exposed)), ", "), "[]"))
+}
+

@@ -1,0 +1,569 @@
+package docker
+
+import (
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+
+	"longshore/discovery"
+	"longshore/health"
+	"longshore/internal/config"
+)
+
+const (
+	projectLabel = "com.docker.compose.project"
+	serviceLabel = "com.docker.compose.service"
+	numberLabel  = "com.docker.compose.container-number"
+	oneoffLabel  = "com.docker.compose.oneoff"
+)
+
+// A world is what is known of the engine's containers at one moment. It is a value: what is heard
+// makes another one, and nothing that it points to changes.
+//
+// Two clocks meet here. Whether an answer is older than an event is decided by our clock: an event
+// that was read before the question was asked is part of the answer. Whether an event belongs to
+// the present run of a container is decided by the engine's: it stamps events and starts.
+type world struct {
+	view
+	containers map[string]*aContainer
+	self       string         // ID of the own container; empty: on a host
+	local      []netip.Prefix // of the local interfaces, to know what a proxy on the host can reach
+	listed     bool           // there has been a list
+}
+
+// A view is what the user asked for, and where from.
+type view struct {
+	upstream config.Upstream
+	label    config.Selector
+	project  string // empty: the own one
+	network  string
+	settings discovery.Settings
+	ownIDs   []string // candidates, best first
+	engine   string   // host of an engine on another machine; empty: it is on this one
+}
+
+// An aContainer is what is known of one container. It is never changed once it is part of a world.
+type aContainer struct {
+	id     string
+	name   string
+	labels map[string]string
+	said   config.Labels // by its labels
+	wrong  error         // about its labels
+	warned []string      // about its labels
+
+	known bool // inspected, so that facts are valid
+	facts
+	gone   bool      // destroyed; remembered until the next list, so that late answers do not revive it
+	failed error     // of the last inspect, nil if it was answered
+	retry  time.Time // when to ask again after it failed
+
+	run      int       // how many were seen
+	stopping time.Time // was asked to stop, and counts as stopping until then; zero: was not
+	killed   time.Time // when, by the engine's clock
+	lost     string    // network that it was disconnected from in this run
+
+	asked time.Time // when facts were asked for
+	heard time.Time // when the last event was read
+}
+
+// facts are what inspect says.
+type facts struct {
+	created     time.Time
+	started     time.Time
+	running     bool // paused or not
+	paused      bool
+	status      string // "created", "running", "paused", "restarting", "removing", "exited", "dead"
+	exitCode    int
+	health      health.Docker
+	mode        string    // of its network: "host", "container:<id>" …
+	nets        []network // sorted by name
+	ports       []published
+	stopSignal  int
+	stopTimeout time.Duration
+	virtualPort string   // of its environment; nothing else of that is kept
+	exposed     []uint16 // TCP ports, sorted
+}
+
+// A network is a container's place in one.
+type network struct {
+	name, id string
+	ip       string // IPv4 if it has one; empty while it does not run
+	gateway  string
+	aliases  []string
+}
+
+// published is a port of the host that leads to a port of a container.
+type published struct {
+	port     uint16
+	hostIP   string
+	hostPort uint16
+}
+
+// A listing is an answer of the engine to "which containers are there".
+type listing struct {
+	asked time.Time
+	fresh bool // the first one of a connection: events may have been missed before it
+	all   []container.Summary
+}
+
+// An answer is the engine's to an inspect.
+type answer struct {
+	id    string
+	asked time.Time
+	found container.InspectResponse
+	gone  bool  // there is no such container
+	err   error // any other
+	came  time.Time
+}
+
+// todo are the IDs of containers to inspect.
+type todo map[string]bool
+
+func (t todo) add(id string) todo {
+	if t == nil {
+		t = make(todo)
+	}
+	t[id] = true
+	return t
+}
+
+// on is the world after an event.
+func (w world) on(e event) (world, todo) {
+	c := w.containers[e.id]
+	if c == nil {
+		c = &aContainer{id: e.id}
+	}
+	next := *c
+	if !c.known && !c.gone && e.labels != nil {
+		next = *c.labelled(e.name, e.labels, w.settings)
+	}
+	if e.received.After(next.heard) {
+		next.heard = e.received
+	}
+	ask := next.apply(e)
+	w = w.with(&next)
+	unheard := next.name == "" // an event of a network does not tell whose container it is
+	if ask && !next.gone && (unheard || w.concerns(&next)) {
+		return w, todo{}.add(e.id)
+	}
+	return w, nil
+}
+
+// apply changes c as an event says, and reports whether the engine is to be asked for more. An event
+// that does not fit what is known, or may be older than it, changes nothing: the answer will.
+func (c *aContainer) apply(e event) (ask bool) {
+	stale := !c.known || e.at().Before(c.asked)
+	switch e.action {
+	case "kill":
+		// However old it is: inspect does not tell that a container was asked to stop.
+		if !c.known || !c.hits(e) {
+			return !c.known
+		}
+		if c.isStop(e.signal) && !e.time.Equal(c.killed) {
+			c.killed = e.time
+			c.stopping = e.received.Add(c.stopTimeout + stopMargin)
+		}
+		return false
+	case "die":
+		if c.hits(e) {
+			c.ended("exited", e.exitCode)
+		}
+		return true // there may be a restart policy
+	case "pause":
+		if !stale && c.running {
+			c.paused, c.status = true, "paused"
+		}
+		return true
+	case "health_status":
+		if stale || !c.running {
+			return true
+		}
+		c.health = e.health // no question: podman tells at every probe
+		return false
+	case "disconnect":
+		i := slices.IndexFunc(c.nets, func(n network) bool { return n.id == e.network })
+		if !stale && c.running && i >= 0 {
+			c.lost = c.nets[i].name
+			c.nets = slices.Delete(slices.Clone(c.nets), i, i+1)
+		}
+		return true
+	case "rename":
+		if !stale && e.name != "" {
+			c.name = e.name
+		}
+		return true
+	case "destroy":
+		*c = aContainer{id: c.id, gone: true, heard: c.heard}
+		return false
+	}
+	return true // create, start, connect, unpause, oom, update: only an inspect can tell
+}
+
+// stopMargin is how long after its stop timeout a container should have been killed and reported.
+const stopMargin = 2 * time.Second
+
+// hits reports whether an event is about the run that is known.
+func (c *aContainer) hits(e event) bool {
+	return c.known && c.running && !e.time.Before(c.started)
+}
+
+// isStop reports whether a signal asks this container to end.
+func (c *aContainer) isStop(signal string) bool {
+	n := signalNumber(signal)
+	return n == c.stopSignal || n == sigTerm || n == sigKill
+}
+
+func (c *aContainer) ended(status string, code int) {
+	c.running, c.paused, c.status, c.exitCode = false, false, status, code
+	c.stopping, c.lost = time.Time{}, ""
+}
+
+// learn is the world after an answer to an inspect.
+func (w world) learn(a answer) (world, todo) {
+	c := w.containers[a.id]
+	if c == nil {
+		c = &aContainer{id: a.id}
+	}
+	next := *c
+	switch {
+	case c.gone && a.asked.Before(c.heard):
+		return w, nil
+	case a.gone:
+		// Also if events were read since: who is gone does not come back.
+		next = aContainer{id: c.id, gone: true, heard: c.heard}
+		if a.asked.After(next.heard) {
+			next.heard = a.asked
+		}
+		return w.with(&next), nil
+	case a.err != nil:
+		next.failed, next.retry = a.err, a.asked.Add(retryAfter)
+		return w.with(&next), nil
+	case a.asked.Before(c.heard):
+		return w, todo{}.add(a.id) // it may not know of the last event
+	}
+	next = *next.labelled(strings.TrimPrefix(a.found.Name, "/"), a.found.Config.Labels, w.settings)
+	next.facts = readFacts(a.found)
+	next.known, next.failed, next.retry, next.asked = true, nil, time.Time{}, a.asked
+	if !next.running || !next.started.Equal(c.started) {
+		next.stopping, next.lost = time.Time{}, ""
+	}
+	w = w.with(&next)
+	if owner := w.containers[next.sharesWith()]; next.sharesWith() != "" && (owner == nil || !owner.known && !owner.gone) {
+		return w, todo{}.add(next.sharesWith())
+	}
+	return w, nil
+}
+
+// retryAfter is when a failed inspect is repeated.
+const retryAfter = time.Second
+
+// list is the world after a listing. What it says of a container is only compared: inspect tells.
+func (w world) list(l listing) (world, todo) {
+	ask := make(todo)
+	containers := make(map[string]*aContainer, len(l.all))
+	for _, s := range l.all {
+		next := aContainer{id: s.ID}
+		if c := w.containers[s.ID]; c != nil && (!c.gone || c.heard.After(l.asked)) {
+			next = *c
+		}
+		if !next.known && !next.gone {
+			next = *next.labelled(nameIn(s), s.Labels, w.settings)
+			next.status = s.State
+		}
+		containers[s.ID] = &next
+	}
+	old := w.containers
+	w.containers, w.listed = containers, true
+	for id, c := range old {
+		if containers[id] == nil && (c.asked.After(l.asked) || c.heard.After(l.asked)) {
+			containers[id] = c // the list is older than what is known
+			if !c.gone && w.concerns(c) {
+				ask.add(id)
+			}
+		}
+	}
+	w.self = w.confirmSelf()
+	for _, s := range l.all {
+		c := containers[s.ID]
+		switch {
+		case c.gone, !w.concerns(c):
+		case !c.known, !c.agrees(s), l.fresh && c.running:
+			ask.add(s.ID)
+		}
+	}
+	return w, ask
+}
+
+// confirmSelf finds the own container among those that are known. "created" is enough: a process may
+// be faster than the engine's note that it runs. Once found it stays: to lose it for a moment would
+// move every address.
+func (w world) confirmSelf() string {
+	if w.containers[w.self] != nil {
+		return w.self
+	}
+	for _, candidate := range w.ownIDs {
+		for _, id := range slices.Sorted(maps.Keys(w.containers)) {
+			c := w.containers[id]
+			if strings.HasPrefix(id, candidate) && (c.status == "running" || c.status == "created") {
+				return id
+			}
+		}
+	}
+	return ""
+}
+
+// tick is the world at a later time. What was asked to stop and still runs is back; what could not
+// be inspected is asked again. next is when to call it again, zero for never.
+func (w world) tick(now time.Time) (_ world, ask todo, next time.Time) {
+	wake := func(t time.Time) {
+		if next.IsZero() || t.Before(next) {
+			next = t
+		}
+	}
+	for id, c := range w.containers {
+		change := *c
+		if !c.stopping.IsZero() && !now.Before(c.stopping) {
+			change.stopping = time.Time{}
+		}
+		if !c.retry.IsZero() && !now.Before(c.retry) {
+			change.retry = time.Time{}
+			ask = ask.add(id)
+		}
+		if change.stopping != c.stopping || change.retry != c.retry {
+			w = w.with(&change)
+		}
+		if !change.stopping.IsZero() {
+			wake(change.stopping)
+		}
+		if !change.retry.IsZero() {
+			wake(change.retry)
+		}
+	}
+	return w, ask, next
+}
+
+// settle is w with the runs counted that began since before. It stands apart from what changes
+// containers because a change of one may move another: the own one, or one that lends its network.
+func (w world) settle(before world) world {
+	for id, c := range w.containers {
+		now, _ := w.way(c)
+		if now == (way{}) {
+			continue
+		}
+		was := before.containers[id]
+		if was == nil {
+			was = &aContainer{}
+		}
+		if then, _ := before.way(was); now != then || !c.started.Equal(was.started) || // also after it was down
+			was.paused && !c.paused || !was.stopping.IsZero() && c.stopping.IsZero() {
+			next := *c
+			next.run = was.run + 1
+			w = w.with(&next)
+		}
+	}
+	return w
+}
+
+// complete reports whether all that concerns us was asked for at least once.
+func (w world) complete() bool {
+	for _, c := range w.containers {
+		if !c.known && !c.gone && c.failed == nil && w.concerns(c) {
+			return false
+		}
+	}
+	return w.listed
+}
+
+// with is w with one container replaced.
+func (w world) with(c *aContainer) world {
+	w.containers = maps.Clone(w.containers)
+	if w.containers == nil {
+		w.containers = make(map[string]*aContainer)
+	}
+	w.containers[c.id] = c
+	return w
+}
+
+// concerns reports whether a container has to be inspected. Those of other projects are judged by
+// their labels alone.
+func (w world) concerns(c *aContainer) bool {
+	return c.id == w.self || w.inScope(c) || slices.ContainsFunc(slices.Collect(maps.Values(w.containers)),
+		func(other *aContainer) bool { return other.sharesWith() == c.id })
+}
+
+// inScope reports whether a container is of the project that is looked at.
+func (w world) inScope(c *aContainer) bool {
+	p := w.scope()
+	return p == "*" || c.labels[projectLabel] == p
+}
+
+// scope is the project that is looked at, "*" for all.
+func (w world) scope() string {
+	if w.project != "" {
+		return w.project
+	}
+	if own := w.ownProject(); own != "" {
+		return own
+	}
+	return "*"
+}
+
+func (w world) ownProject() string {
+	if c := w.containers[w.self]; c != nil {
+		return c.labels[projectLabel]
+	}
+	return ""
+}
+
+// labelled is c with a name and labels. Labels do not change in a container's life, so they are
+// parsed once.
+func (c *aContainer) labelled(name string, labels map[string]string, defaults discovery.Settings) *aContainer {
+	next := *c
+	if name != "" {
+		next.name = name
+	}
+	if next.said.Weight == 0 || !maps.Equal(labels, c.labels) {
+		next.labels = labels
+		next.said, next.warned, next.wrong = config.ParseLabels(labels, defaults)
+	}
+	return &next
+}
+
+// sharesWith is the ID of the container whose network this one uses.
+func (c *aContainer) sharesWith() string {
+	id, _ := strings.CutPrefix(c.mode, "container:")
+	if id == c.mode {
+		return ""
+	}
+	return id
+}
+
+// agrees reports whether a list says of a container what is known of it. What it cannot say, such as
+// the health of a paused container, is not compared.
+func (c *aContainer) agrees(s container.Summary) bool {
+	if nameIn(s) != c.name || s.State != c.status {
+		return false
+	}
+	note := noteIn(s.Status)
+	switch s.State {
+	case "exited", "restarting":
+		return note == strconv.Itoa(c.exitCode)
+	case "running":
+		return readHealth(note) == c.health && reflect.DeepEqual(addresses(c.nets), addresses(readNetworks(s.NetworkSettings)))
+	}
+	return true
+}
+
+func addresses(nets []network) (ips []string) {
+	for _, n := range nets {
+		ips = append(ips, n.id+" "+n.ip)
+	}
+	return ips
+}
+
+// nameIn takes the container's name from a list, which names links too: "/other/alias".
+func nameIn(s container.Summary) string {
+	for _, n := range s.Names {
+		if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {
+			return n
+		}
+	}
+	return ""
+}
+
+// noteIn takes what is in parentheses from the words of a list: "Exited (137) 2 hours ago",
+// "Up 5 minutes (healthy)".
+func noteIn(status string) string {
+	_, rest, _ := strings.Cut(status, "(")
+	note, _, _ := strings.Cut(rest, ")")
+	return note
+}
+
+func readFacts(r container.InspectResponse) facts {
+	f := facts{stopSignal: sigTerm, stopTimeout: 10 * time.Second}
+	if r.ContainerJSONBase != nil {
+		f.created, _ = time.Parse(time.RFC3339Nano, r.Created)
+		if r.HostConfig != nil {
+			f.mode = string(r.HostConfig.NetworkMode)
+		}
+		if st := r.State; st != nil {
+			f.started, _ = time.Parse(time.RFC3339Nano, st.StartedAt)
+			f.running = st.Running && !st.Restarting // a container that waits for its restart says both
+			f.paused = f.running && st.Paused
+			f.status, f.exitCode = st.Status, st.ExitCode
+			if st.Health != nil {
+				f.health = readHealth(st.Health.Status)
+			}
+		}
+	}
+	if c := r.Config; c != nil {
+		if n := signalNumber(c.StopSignal); n != 0 {
+			f.stopSignal = n
+		}
+		if c.StopTimeout != nil {
+			f.stopTimeout = time.Duration(*c.StopTimeout) * time.Second
+			if *c.StopTimeout < 0 {
+				f.stopTimeout = 24 * time.Hour // for ever
+			}
+		}
+		for _, v := range c.Env {
+			if port, ok := strings.CutPrefix(v, "VIRTUAL_PORT="); ok {
+				f.virtualPort = port
+			}
+		}
+		for p := range c.ExposedPorts {
+			if p.Proto() == "tcp" && p.Int() > 0 {
+				f.exposed = append(f.exposed, uint16(p.Int()))
+			}
+		}
+		slices.Sort(f.exposed)
+	}
+	if n := r.NetworkSettings; n != nil {
+		f.nets = readNetworks(&container.NetworkSettingsSummary{Networks: n.Networks})
+		for p, bindings := range n.Ports {
+			for _, b := range bindings {
+				hostPort, err := strconv.ParseUint(b.HostPort, 10, 16)
+				if p.Proto() == "tcp" && err == nil && hostPort > 0 {
+					f.ports = append(f.ports, published{uint16(p.Int()), b.HostIP, uint16(hostPort)})
+				}
+			}
+		}
+		slices.SortFunc(f.ports, func(a, b published) int {
+			return strings.Compare(a.key(), b.key())
+		})
+	}
+	return f
+}
+
+// key sorts ports, and IPv4 before IPv6.
+func (p published) key() string {
+	family := "4"
+	if strings.Contains(p.hostIP, ":") {
+		family = "6"
+	}
+	return strconv.Itoa(int(p.port)) + " " + family + " " + p.hostIP + " " + strconv.Itoa(int(p.hostPort))
+}
+
+func readNetworks(s *container.NetworkSettingsSummary) (nets []network) {
+	if s == nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Networks)) {
+		e := s.Networks[name]
+		if e == nil {
+			continue
+		}
+		n := network{name: name, id: e.NetworkID, ip: e.IPAddress, gateway: e.Gateway, aliases: e.Aliases}
+		if n.ip == "" {
+			n.ip = e.GlobalIPv6Address
+		}
+		nets = append(nets, n)
+	}
+	return nets
+}

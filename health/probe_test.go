@@ -1,0 +1,316 @@
+package health
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// listen serves each connection with handle, in sequence, and closes it.
+func listen(t testing.TB, handle func(net.Conn)) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			handle(conn)
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		ln.Close()
+		<-done
+	})
+	return ln.Addr().String()
+}
+
+// answer reads a request head and writes text.
+func answer(text string) func(net.Conn) {
+	return func(conn net.Conn) {
+		http.ReadRequest(bufio.NewReader(conn))
+		io.WriteString(conn, text)
+	}
+}
+
+// untilClosed reads until the other side closes, which it must do plainly.
+func untilClosed(t testing.TB) func(net.Conn) {
+	return func(conn net.Conn) {
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Errorf("the probe did not close its connection plainly: %v", err)
+		}
+	}
+}
+
+// free is an address where nothing listens.
+func free(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func accept(t testing.TB, text string) (s StatusSet) {
+	t.Helper()
+	if err := s.UnmarshalText([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func httpTarget(t testing.TB, addr string) Target {
+	return Target{Addr: addr, Check: Check{Path: "/health", Accept: accept(t, "200-399")}}
+}
+
+// probeFor probes with a limit, and reports what is wrong and whether it is that no connection was made.
+func probeFor(t testing.TB, d time.Duration, target Target) (why string, connect bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	err := Probe(ctx, target)
+	if err == nil {
+		return "", false
+	}
+	return err.Error(), errors.Is(err, ErrConnect)
+}
+
+func TestProbeTCP(t *testing.T) {
+	closes := func(net.Conn) {}
+	greets := func(conn net.Conn) {
+		io.WriteString(conn, "+OK\r\n")
+		io.Copy(io.Discard, conn)
+	}
+	for _, tt := range []struct {
+		name    string
+		addr    string
+		relay   bool
+		why     string
+		connect bool
+	}{
+		{"stays open", listen(t, untilClosed(t)), false, "", false},
+		{"accepts and closes", listen(t, closes), false, "", false},
+		{"nothing listens", free(t), false, "connection refused", true},
+		{"no such address", "127.0.0.1", false, "dial tcp: address 127.0.0.1: missing port in address", true},
+		{"relay: stays open", listen(t, untilClosed(t)), true, "", false},
+		{"relay: speaks first", listen(t, greets), true, "", false},
+		{"relay: closes", listen(t, closes), true, string(errRelay), true},
+		{"relay: nothing listens", free(t), true, "connection refused", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			why, connect := probeFor(t, 10*time.Second, Target{Addr: tt.addr, Relay: tt.relay})
+			if why != tt.why || connect != tt.connect {
+				t.Errorf("%q, ErrConnect %v; want %q, %v", why, connect, tt.why, tt.connect)
+			}
+		})
+	}
+}
+
+func TestProbeHTTPRequest(t *testing.T) {
+	got := make(chan string, 1)
+	addr := listen(t, func(conn net.Conn) {
+		r := bufio.NewReader(conn)
+		head := ""
+		for !strings.HasSuffix(head, "\r\n\r\n") {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				break
+			}
+			head += line
+		}
+		got <- head
+		io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+		untilClosed(t)(conn)
+	})
+	target := httpTarget(t, addr)
+	target.Check.Path = "/health?deep=1"
+	if why, _ := probeFor(t, 10*time.Second, target); why != "" {
+		t.Error(why)
+	}
+	want := "GET /health?deep=1 HTTP/1.1\r\nHost: " + addr + "\r\nUser-Agent: longshore-health\r\nConnection: close\r\n\r\n"
+	if got := <-got; got != want {
+		t.Errorf("request %q\nwant %q", got, want)
+	}
+}
+
+func TestProbeHTTPStatus(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/status/{code}", func(w http.ResponseWriter, r *http.Request) {
+		code := 0
+		fmt.Sscan(r.PathValue("code"), &code)
+		w.Header().Set("Location", "/followed")
+		w.WriteHeader(code)
+	})
+	mux.HandleFunc("/early", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusEarlyHints)
+		w.WriteHeader(http.StatusOK)
+	})
+	mux.HandleFunc("/followed", func(http.ResponseWriter, *http.Request) {
+		t.Error("the probe followed a redirect")
+	})
+	srv := httptest.NewServer(mux)
+	defer srv.Close()
+
+	for _, tt := range []struct{ path, accept, why string }{
+		{"/status/200", "200-399", ""},
+		{"/status/302", "200-399", ""},
+		{"/status/302", "200-299", "HTTP check: status 302"},
+		{"/status/401", "200,401", ""},
+		{"/status/404", "200-399", "HTTP check: status 404"},
+		{"/status/503", "200-399", "HTTP check: status 503"},
+		{"/early", "200", ""},
+		{"/%zz", "200", `HTTP check: parse "http://ADDR/%zz": invalid URL escape "%zz"`},
+	} {
+		addr := srv.Listener.Addr().String()
+		target := Target{Addr: addr, Check: Check{Path: tt.path, Accept: accept(t, tt.accept)}}
+		why, connect := probeFor(t, 10*time.Second, target)
+		if want := strings.ReplaceAll(tt.why, "ADDR", addr); why != want || connect {
+			t.Errorf("%s, accepting %s: %q, ErrConnect %v; want %q", tt.path, tt.accept, why, connect, want)
+		}
+	}
+}
+
+func TestProbeHTTPTrouble(t *testing.T) {
+	endless := func(head, more string) func(net.Conn) {
+		return func(conn net.Conn) {
+			answer(head)(conn)
+			for {
+				if _, err := io.WriteString(conn, more); err != nil {
+					return
+				}
+			}
+		}
+	}
+	resets := func(conn net.Conn) {
+		answer("")(conn)
+		conn.(*net.TCPConn).SetLinger(0)
+	}
+	for _, tt := range []struct {
+		name    string
+		handle  func(net.Conn)
+		relay   bool
+		why     string
+		connect bool
+	}{
+		{"no answer", answer(""), false, "HTTP check: connection closed", false},
+		{"no answer through docker-proxy", answer(""), true, string(errRelay), true},
+		{"reset", resets, false, "HTTP check: connection reset by peer", false},
+		{"reset by docker-proxy", resets, true, string(errRelay), true},
+		{"half an answer through docker-proxy", answer("HTTP/1.1 200 OK\r\nA: b"), true, "HTTP check: connection closed", false},
+		{"not HTTP", answer("SSH-2.0-OpenSSH_9.9\r\n"), false, `HTTP check: malformed HTTP response "SSH-2.0-OpenSSH_9.9"`, false},
+		{"an endless head", endless("HTTP/1.1 200 OK\r\nA: ", "more"), false, "HTTP check: connection closed", false},
+		{"nothing but 1xx", endless("", "HTTP/1.1 103 Early Hints\r\n\r\n"), false, "HTTP check: connection closed", false},
+		{"an endless body", endless("HTTP/1.1 200 OK\r\n\r\n", "more"), false, "", false},
+		{"a body that does not come", func(conn net.Conn) {
+			answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")(conn)
+			untilClosed(t)(conn)
+		}, false, "", false},
+		{"a body cut short", answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n123"), false, "", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			target := httpTarget(t, listen(t, tt.handle))
+			target.Relay = tt.relay
+			why, connect := probeFor(t, 10*time.Second, target)
+			if why != tt.why || connect != tt.connect {
+				t.Errorf("%q, ErrConnect %v; want %q, %v", why, connect, tt.why, tt.connect)
+			}
+		})
+	}
+}
+
+func TestProbeTimeLimit(t *testing.T) {
+	silent := listen(t, untilClosed(t))
+	for _, tt := range []struct {
+		name    string
+		limit   time.Duration
+		target  Target
+		why     string
+		connect bool
+	}{
+		{"dial", 0, Target{Addr: silent}, "dial timeout", true},
+		{"HTTP", 100 * time.Millisecond, httpTarget(t, silent), "HTTP check: timeout", false},
+		// A limit below the time that a relayed connection has to stay open must not fail it for ever.
+		{"relay", 20 * time.Millisecond, Target{Addr: silent, Relay: true}, "", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			why, connect := probeFor(t, tt.limit, tt.target)
+			if why != tt.why || connect != tt.connect {
+				t.Errorf("%q, ErrConnect %v; want %q, %v", why, connect, tt.why, tt.connect)
+			}
+		})
+	}
+}
+
+func TestProbeCalledOff(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	addr := listen(t, func(conn net.Conn) {
+		http.ReadRequest(bufio.NewReader(conn))
+		cancel()
+		untilClosed(t)(conn)
+	})
+	if err := Probe(ctx, httpTarget(t, addr)); err != context.Canceled {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+}
+
+// When the proxy itself is out of something, all backends look the same: they are not to be taken
+// for unreachable all at once.
+func TestOwnTrouble(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL} {
+		err := dialError(&net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", errno)})
+		if err.Error() != errno.Error() || errors.Is(err, ErrConnect) {
+			t.Errorf("%v: %q, ErrConnect %v; want the same words, false", errno, err, errors.Is(err, ErrConnect))
+		}
+	}
+}
+
+// The whole with real sockets: a backend appears, answers, and goes away.
+func TestCheckerProbes(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer srv.Close()
+	heard := make(chan Status, 10)
+	c := Checker{Notify: func(_ Key, s Status) { heard <- s }}
+	ctx, cancel := context.WithCancel(t.Context())
+	sets, done := make(chan []Target), make(chan error)
+	go func() { done <- c.Run(ctx, sets) }()
+	target := httpTarget(t, srv.Listener.Addr().String())
+	target.Check.Timeout = 10 * time.Second
+	sets <- []Target{target}
+	expect := func(want string) {
+		t.Helper()
+		s := <-heard
+		if got := fmt.Sprint(letter(s), " ", s.Why); got != want {
+			t.Errorf("heard %q, want %q", got, want)
+		}
+	}
+	expect("p waiting for its first successful check")
+	expect("t ")
+	c.Report(target.Key, Answered)
+	expect("u ")
+	srv.Close()
+	c.Report(target.Key, Refused)
+	expect("p connection refused")
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run returned %v", err)
+	}
+}

@@ -1,0 +1,310 @@
+// Package config reads what users write: LONGSHORE_* variables and longshore.* labels.
+//
+// Both fill the same structs, by the same names: LONGSHORE_MAX_FAILS and longshore.max_fails. What
+// can be said, its default and its meaning stand once, in struct tags, and the README's table is
+// made from them:
+//
+//	env         name without the prefix; a label is the same in lower case
+//	envDefault  default
+//	min         smallest number or duration that is allowed
+//	begins      what the text must begin with
+//	allowed     what is allowed, for the error message and the table; else it follows from the type
+//	help        meaning
+//	later       the setting is part of the contract and is not built yet: setting it is an error
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"longshore/discovery"
+)
+
+// Prefix stands before every variable.
+const Prefix = "LONGSHORE_"
+
+// Config is the whole configuration of a process.
+type Config struct {
+	Listen string `env:"LISTEN" envDefault:":80" allowed:"host:port or :port" help:"where requests come in"`
+	Admin  string `env:"ADMIN" envDefault:":9180" allowed:"host:port, :port or empty" help:"health, metrics, state; empty: off"`
+
+	Upstream Upstream `env:"UPSTREAM" help:"what proxy_pass was: flaskapp:5090 or http://flaskapp:5090/; or routes: web:5090, /api=api:8000, shop.example.com/cart=cart:80. Names are compose services, else container names, network aliases, external hosts"`
+	Label    Selector `env:"LABEL" help:"pool all containers with this label as one service: com.ameyalokare.type=web (key or key=value)"`
+	Backends Backends `env:"BACKENDS" help:"a fixed list, no Docker: 127.0.0.1:9001 weight=2, 127.0.0.1:9002 backup (parameters of nginx's server: weight, backup, down)"`
+
+	Project string `env:"PROJECT" help:"compose project to look at; *: all. Default: the proxy's own project, * if it has none"`
+	Network string `env:"NETWORK" help:"network to reach containers through"`
+
+	Settings discovery.Settings
+
+	HeaderTimeout  time.Duration  `env:"HEADER_TIMEOUT" envDefault:"60s" min:"1ms" help:"a client's request header must be complete by then"`
+	IdleTimeout    time.Duration  `env:"IDLE_TIMEOUT" envDefault:"75s" min:"1ms" help:"how long a client's connection is kept open between requests"`
+	MaxHeader      discovery.Size `env:"MAX_HEADER" envDefault:"32k" allowed:"a size from 1k to 16m, such as 32k" help:"largest request header, then 431"`
+	TrustedProxies Prefixes       `env:"TRUSTED_PROXIES" help:"peers whose X-Forwarded-* are believed and appended to: CIDRs, addresses, private"`
+
+	AccessLog       AccessLog     `env:"ACCESS_LOG" envDefault:"combined" help:"to stdout, buffered"`
+	LogLevel        slog.Level    `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" help:"of the log on stderr"`
+	LogFormat       LogFormat     `env:"LOG_FORMAT" envDefault:"text" help:"of the log on stderr"`
+	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"9s" min:"0s" help:"on SIGTERM or SIGQUIT: how long requests in flight may take; at once when there are none"`
+	FastLane        string        `env:"FAST_LANE" envDefault:"on" later:"yes" allowed:"on or off" help:"plain HTTP/1.1 requests take a shorter way"`
+}
+
+// Load reads a Config from an environment ("KEY=value" strings, as of os.Environ).
+// The error has one line for each wrong variable; warnings name variables that nobody knows.
+func Load(environ []string) (c Config, warnings []string, err error) {
+	vars := env.ToMap(environ)
+	if err := overlay(&c, Prefix, nil); err != nil {
+		panic(err) // a default in a struct tag is wrong
+	}
+	err = overlay(&c, Prefix, vars)
+	if v, ok := vars[Prefix+"ADMIN"]; ok && v == "" {
+		c.Admin = ""
+	}
+	err = errors.Join(err, c.check(vars))
+
+	known := slices.Collect(maps.Keys(fields(reflect.TypeFor[Config](), Prefix)))
+	for _, k := range slices.Sorted(maps.Keys(vars)) {
+		if strings.HasPrefix(k, Prefix) && !slices.Contains(known, k) {
+			warnings = append(warnings, fmt.Sprintf("unknown variable %s, ignored; the nearest known one is %s", k, nearest(k, known)))
+		}
+	}
+	return c, warnings, err
+}
+
+// check finds what is wrong between variables, and what a type alone cannot tell.
+func (c *Config) check(vars map[string]string) error {
+	var errs []error
+	bad := func(key, want string) {
+		errs = append(errs, fmt.Errorf("%s%s=%q: want %s", Prefix, key, vars[Prefix+key], want))
+	}
+	if !isListenAddr(c.Listen) {
+		bad("LISTEN", "host:port or :port")
+	}
+	if c.Admin != "" && !isListenAddr(c.Admin) {
+		bad("ADMIN", "host:port, :port or empty")
+	}
+	if c.MaxHeader < 1<<10 || c.MaxHeader > 16<<20 {
+		bad("MAX_HEADER", "a size from 1k to 16m, such as 32k")
+	}
+	var given []string
+	for _, key := range []string{"UPSTREAM", "LABEL", "BACKENDS"} {
+		if vars[Prefix+key] != "" {
+			given = append(given, fmt.Sprintf("%s%s=%q", Prefix, key, vars[Prefix+key]))
+		}
+	}
+	if len(given) > 1 {
+		errs = append(errs, fmt.Errorf("%s: only one of them is allowed", strings.Join(given, " and ")))
+	}
+	return errors.Join(errs...)
+}
+
+func isListenAddr(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || strings.ContainsAny(host, " /") {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
+
+// overlay parses the variables that are set into *dst and leaves the other fields as they are; nil
+// vars sets the defaults. The error has a line per wrong variable.
+func overlay[T any](dst *T, prefix string, vars map[string]string) error {
+	opts := env.Options{Prefix: prefix, Environment: vars, FuncMap: map[reflect.Type]env.ParserFunc{
+		reflect.TypeFor[time.Duration](): parseDuration,
+	}}
+	if vars == nil {
+		opts.Environment = map[string]string{}
+	} else {
+		opts.DefaultValueTagName = "noDefault" // no field has it: what is not set stays as it is
+	}
+	known := fields(reflect.TypeFor[T](), prefix)
+	var errs []error
+	// fail adds one error per variable, the first: a value that does not parse has no minimum.
+	failed := make(map[string]bool)
+	fail := func(key string, why string) {
+		if !failed[key] {
+			failed[key] = true
+			errs = append(errs, fmt.Errorf("%s=%q: %s", key, vars[key], why))
+		}
+	}
+	for key, f := range known {
+		if f.later && vars[key] != "" {
+			fail(key, "not built yet")
+		}
+	}
+	var all env.AggregateError
+	if err := env.ParseWithOptions(dst, opts); errors.As(err, &all) {
+		for _, err := range all.Errors {
+			var pe env.ParseError
+			if !errors.As(err, &pe) {
+				return err
+			}
+			for key, f := range known {
+				if f.name == pe.Name {
+					fail(key, f.explain(pe.Err))
+				}
+			}
+		}
+	} else if err != nil {
+		return err
+	}
+	for key, f := range known {
+		if v := vars[key]; v != "" && (!strings.HasPrefix(v, f.begins) || f.tooSmall(reflect.ValueOf(dst).Elem().FieldByIndex(f.index))) {
+			fail(key, "want "+f.wants())
+		}
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(errs...)
+}
+
+// parseDuration takes Go's spelling, and nginx's: a bare number is seconds.
+func parseDuration(s string) (any, error) {
+	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return time.Duration(n) * time.Second, nil
+	}
+	return time.ParseDuration(s)
+}
+
+// A field is one setting, read from struct tags.
+type field struct {
+	name      string // of the struct field: unique, because the parser's errors carry only that
+	index     []int
+	typ       reflect.Type
+	def       string
+	min       string
+	begins    string
+	allowed   string
+	help      string
+	later     bool
+	inService bool // can differ from service to service, so it is a label too
+}
+
+// fields lists the settings in t by variable name.
+func fields(t reflect.Type, prefix string) map[string]field {
+	all := make(map[string]field)
+	for _, sf := range reflect.VisibleFields(t) {
+		key := sf.Tag.Get("env")
+		if key == "" && sf.Type.Kind() == reflect.Struct {
+			for k, f := range fields(sf.Type, prefix) {
+				f.index = slices.Concat(sf.Index, f.index)
+				f.inService = f.inService || sf.Type == reflect.TypeFor[discovery.Settings]()
+				all[k] = f
+			}
+		}
+		if key != "" && key != "-" {
+			all[prefix+key] = field{
+				name: sf.Name, index: sf.Index, typ: sf.Type, def: sf.Tag.Get("envDefault"), min: sf.Tag.Get("min"),
+				begins: sf.Tag.Get("begins"), allowed: sf.Tag.Get("allowed"), help: sf.Tag.Get("help"), later: sf.Tag.Get("later") != "",
+			}
+		}
+	}
+	return all
+}
+
+// wants says what is allowed.
+func (f field) wants() string {
+	switch {
+	case f.allowed != "":
+		return f.allowed
+	case f.typ == reflect.TypeFor[time.Duration]():
+		return "a duration of at least " + f.min + ", such as 500ms or 10s"
+	case f.typ.Kind() == reflect.Int || f.typ.Kind() == reflect.Uint16:
+		return "a whole number, at least " + f.min
+	}
+	return ""
+}
+
+// explain says why a value does not parse: the type's own words if it has any.
+func (f field) explain(err error) string {
+	if w := f.wants(); w != "" {
+		return "want " + w
+	}
+	return err.Error()
+}
+
+func (f field) tooSmall(v reflect.Value) bool {
+	if f.min == "" {
+		return false
+	}
+	if d, ok := v.Interface().(time.Duration); ok {
+		least, _ := time.ParseDuration(f.min)
+		return d < least
+	}
+	least, _ := strconv.ParseInt(f.min, 10, 64)
+	if v.CanUint() {
+		return v.Uint() < uint64(least)
+	}
+	return v.Int() < least
+}
+
+// Prefixes are networks.
+type Prefixes []netip.Prefix
+
+// private is what the word "private" stands for: RFC 1918, RFC 4193, loopback and link-local.
+var private = []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "::1/128", "fc00::/7", "fe80::/10"}
+
+// UnmarshalText parses a comma list of CIDRs, addresses and the word "private".
+func (p *Prefixes) UnmarshalText(b []byte) error {
+	var all Prefixes
+	for word := range splitList(string(b)) {
+		words := []string{word}
+		if word == "private" {
+			words = private
+		}
+		for _, w := range words {
+			if a, err := netip.ParseAddr(w); err == nil {
+				w = netip.PrefixFrom(a, a.BitLen()).String()
+			}
+			prefix, err := netip.ParsePrefix(w)
+			if err != nil {
+				return fmt.Errorf("%q: want CIDRs, addresses or the word private", w)
+			}
+			all = append(all, prefix.Masked())
+		}
+	}
+	*p = all
+	return nil
+}
+
+// AccessLog is a form of the access log: combined, json or off.
+type AccessLog string
+
+// UnmarshalText accepts the known forms.
+func (a *AccessLog) UnmarshalText(b []byte) error { return oneOf(a, b, "combined", "json", "off") }
+
+// LogFormat is a form of the log: text or json.
+type LogFormat string
+
+// UnmarshalText accepts the known forms.
+func (l *LogFormat) UnmarshalText(b []byte) error { return oneOf(l, b, "text", "json") }
+
+func oneOf[T ~string](dst *T, b []byte, allowed ...string) error {
+	if !slices.Contains(allowed, string(b)) {
+		return fmt.Errorf("want %s", strings.Join(allowed, ", "))
+	}
+	*dst = T(b)
+	return nil
+}
+
+// splitList yields the trimmed, non-empty parts of a comma list.
+func splitList(s string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for part := range strings.SplitSeq(s, ",") {
+			if part = strings.TrimSpace(part); part != "" && !yield(part) {
+				return
+			}
+		}
+	}
+}

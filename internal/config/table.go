@@ -1,0 +1,62 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"longshore/discovery"
+)
+
+// Table is the README's table of variables and labels, in Markdown, in the order of the structs.
+func Table() string {
+	var b strings.Builder
+	b.WriteString("| variable | label | default | meaning |\n|---|---|---|---|\n")
+	row := func(variable, label, def, help string) {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", code(variable), code(label), code(def), strings.ReplaceAll(help, "|", `\|`))
+	}
+	vars := fields(reflect.TypeFor[Config](), Prefix)
+	for _, key := range inOrder(vars) {
+		f, label := vars[key], ""
+		if f.inService {
+			label = labelName(strings.TrimPrefix(key, Prefix))
+		}
+		row(key, label, f.def, describe(f))
+	}
+	labels := fields(reflect.TypeFor[Labels](), "")
+	for _, key := range inOrder(labels) {
+		if f := labels[key]; !f.inService {
+			row("", labelName(key), f.def, describe(f))
+		}
+	}
+	return b.String()
+}
+
+func describe(f field) string {
+	if f.later {
+		return "(not built yet) " + f.help
+	}
+	return f.help
+}
+
+func code(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "`" + s + "`"
+}
+
+// inOrder sorts settings as their structs list them.
+func inOrder(all map[string]field) []string {
+	return slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+		return slices.Compare(all[a].index, all[b].index)
+	})
+}
+
+// Defaults are the per-service settings of an empty environment.
+func Defaults() discovery.Settings {
+	c, _, _ := Load(nil)
+	return c.Settings
+}

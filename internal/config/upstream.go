@@ -1,0 +1,201 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"longshore/discovery"
+)
+
+// Upstream is LONGSHORE_UPSTREAM: where proxy_pass went to.
+type Upstream []Destination
+
+// A Destination is one route and the name of what serves it.
+type Destination struct {
+	Route discovery.Route
+	Name  string // compose service, container name, network alias or external host
+	Port  uint16 // 0: found out per container
+}
+
+// UnmarshalText parses a comma list of [ROUTE=]TARGET: "web:5090, /api=api:8000".
+func (u *Upstream) UnmarshalText(b []byte) error {
+	var all Upstream
+	seen := make(map[discovery.Route]bool)
+	for part := range splitList(string(b)) {
+		route, target, hasRoute := strings.Cut(part, "=")
+		if !hasRoute {
+			route, target = "/", part
+		}
+		d := Destination{}
+		var err error
+		if d.Route, err = ParseRoute(strings.TrimSpace(route)); err == nil {
+			d.Name, d.Port, err = parseTarget(strings.TrimSpace(target))
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", part, err)
+		}
+		if seen[d.Route] {
+			return fmt.Errorf("%q: the route %s is there twice", part, d.Route)
+		}
+		seen[d.Route] = true
+		all = append(all, d)
+	}
+	if len(all) == 0 {
+		return errors.New("want name:port, such as flaskapp:5090")
+	}
+	*u = all
+	return nil
+}
+
+// ParseRoute parses HOST, /PATH or HOST/PATH. Hosts are exact or "*.example.com".
+func ParseRoute(s string) (discovery.Route, error) {
+	host, path, _ := strings.Cut(s, "/")
+	r := discovery.Route{Host: strings.ToLower(strings.TrimSuffix(host, ".")), Path: "/" + path}
+	if len(r.Path) > 1 {
+		r.Path = strings.TrimRight(r.Path, "/") // "/api/" and "/api" are the same prefix on segment borders
+	}
+	if r.Path == "" {
+		r.Path = "/"
+	}
+	bare := strings.TrimPrefix(r.Host, "*.")
+	switch {
+	case s == "":
+		return r, errors.New("the route is empty: want a host, a path that begins with /, or both")
+	case strings.HasPrefix(r.Host, "~") || strings.HasPrefix(s, "= "):
+		return r, errors.New("regular expressions and exact paths are not built yet: want a host, *.host or a path prefix")
+	case strings.ContainsAny(bare, "*: \t?#@"), host != "" && bare == "":
+		return r, fmt.Errorf("host %q: want a name such as shop.example.com or *.example.com, without a port", host)
+	case strings.ContainsAny(r.Path, " \t?#"):
+		return r, fmt.Errorf("path %q: want a path prefix without query", r.Path)
+	}
+	return r, nil
+}
+
+// parseTarget parses NAME, NAME:PORT or http://NAME:PORT/.
+func parseTarget(s string) (name string, port uint16, err error) {
+	scheme, rest, hasScheme := strings.Cut(s, "://")
+	if !hasScheme {
+		rest = s
+	} else if scheme != "http" {
+		return "", 0, fmt.Errorf("scheme %q is not built yet: want http", scheme)
+	}
+	hostport, path, _ := strings.Cut(rest, "/")
+	if path != "" {
+		return "", 0, fmt.Errorf("a path behind the target (/%s) is not built yet: want name:port", path)
+	}
+	name = hostport
+	if strings.Contains(hostport, ":") && !strings.HasSuffix(hostport, "]") {
+		var digits string
+		if name, digits, err = net.SplitHostPort(hostport); err != nil {
+			return "", 0, fmt.Errorf("target %q: want name:port", s)
+		}
+		if port, err = parsePort(digits); err != nil {
+			return "", 0, err
+		}
+	}
+	name = strings.Trim(name, "[]")
+	if name == "" || strings.ContainsAny(name, " \t?#@") {
+		return "", 0, fmt.Errorf("target %q: want name:port", s)
+	}
+	return name, port, nil
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("port %q: want a number from 1 to 65535", s)
+	}
+	return uint16(n), nil
+}
+
+// A Selector is LONGSHORE_LABEL: a label's key, and its value if one was given.
+type Selector struct {
+	Key, Value string
+	AnyValue   bool // only the key was given
+}
+
+// UnmarshalText parses key or key=value.
+func (s *Selector) UnmarshalText(b []byte) error {
+	key, value, hasValue := strings.Cut(string(b), "=")
+	if key == "" || strings.ContainsAny(key, " ,") {
+		return errors.New("want one label, key or key=value")
+	}
+	*s = Selector{Key: key, Value: value, AnyValue: !hasValue}
+	return nil
+}
+
+// String gives the form it was parsed from.
+func (s Selector) String() string {
+	if s.AnyValue || s.Key == "" {
+		return s.Key
+	}
+	return s.Key + "=" + s.Value
+}
+
+// Matches reports whether a container with these labels is selected. The empty Selector selects none.
+func (s Selector) Matches(labels map[string]string) bool {
+	v, ok := labels[s.Key]
+	return ok && s.Key != "" && (s.AnyValue || v == s.Value)
+}
+
+// Backends is LONGSHORE_BACKENDS: a fixed list, in the words of nginx's server directive.
+type Backends []discovery.Endpoint
+
+// UnmarshalText parses a comma list of ADDR[:PORT] [weight=N] [backup] [down].
+func (bs *Backends) UnmarshalText(b []byte) error {
+	var all Backends
+	seen := make(map[string]bool)
+	for part := range splitList(string(b)) {
+		words := strings.Fields(part)
+		addr, port, err := backendAddr(words[0])
+		if err != nil {
+			return fmt.Errorf("%q: %w", part, err)
+		}
+		if seen[addr] {
+			return fmt.Errorf("%q: the address is there twice", part)
+		}
+		seen[addr] = true
+		e := discovery.Endpoint{Key: discovery.Key{ID: addr, Run: 1, Port: port}, Name: addr, Addr: addr, Weight: 1}
+		for _, w := range words[1:] {
+			key, value, _ := strings.Cut(w, "=")
+			switch key {
+			case "weight":
+				if e.Weight, err = strconv.Atoi(value); err != nil || e.Weight < 1 || e.Weight > maxWeight {
+					return fmt.Errorf("%q: want weight=N with N from 1 to %d", part, maxWeight)
+				}
+			case "backup":
+				e.Backup = true
+			case "down":
+				e.Down = "marked down"
+			case "max_conns", "max_fails", "fail_timeout", "slow_start", "resolve", "route", "drain", "service":
+				return fmt.Errorf("%q: %s is not built yet; built are weight, backup, down", part, key)
+			default:
+				return fmt.Errorf("%q: unknown parameter %q; allowed are weight, backup, down", part, key)
+			}
+		}
+		all = append(all, e)
+	}
+	if len(all) == 0 {
+		return errors.New("want addresses, such as 127.0.0.1:9001, 127.0.0.1:9002 backup")
+	}
+	*bs = all
+	return nil
+}
+
+// maxWeight is the largest weight: nginx has no limit, but shares finer than this mean a mistake.
+const maxWeight = 65535
+
+// backendAddr completes an address with nginx's default port, 80.
+func backendAddr(s string) (addr string, port uint16, err error) {
+	name, port, err := parseTarget(s)
+	if err != nil {
+		return "", 0, err
+	}
+	if port == 0 {
+		port = 80
+	}
+	return net.JoinHostPort(name, strconv.Itoa(int(port))), port, nil
+}

@@ -1,0 +1,151 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// maxHead bounds the bytes of a response's header section, interim responses included.
+const maxHead = 1 << 20
+
+var errHeadTooLarge = errors.New("response header too large")
+
+// A conn is one connection to a backend. It is held by one exchange at a time, whose goroutine owns
+// the fields without another remark. The holder ends with either Pool.put or Pool.discard.
+type conn struct {
+	pool *Pool
+	nc   net.Conn
+	br   *bufio.Reader
+	bw   *bufio.Writer
+
+	written   int64     // bytes handed to the kernel for this exchange; the uploader's once there is one
+	headLeft  int64     // bytes of the response header that may still come; negative: no limit
+	idleSince time.Time // guarded by the pool's mu while idle
+
+	// The read deadline that the kernel knows. It is moved only when less than the timeout is left, so
+	// that most requests do not touch a timer; a timeout comes up to an eighth late, never early.
+	deadline time.Time
+
+	answered atomic.Bool           // the response has begun: going down leaves it a grace
+	cause    atomic.Pointer[error] // why abort closed it
+
+	raw   syscall.RawConn
+	peek  func(fd uintptr) // asks the kernel, without waiting, what an idle connection would read
+	quiet bool             // peek's answer: nothing to read, so not closed by the other side
+}
+
+func newConn(p *Pool, nc net.Conn) *conn {
+	c := &conn{pool: p, nc: nc}
+	c.br = bufio.NewReader(readSide{c})
+	c.bw = bufio.NewWriter(writeSide{c})
+	if tc, ok := nc.(*net.TCPConn); ok {
+		c.raw, _ = tc.SyscallConn()
+	}
+	c.peek = func(fd uintptr) {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		c.quiet = err == syscall.EAGAIN
+	}
+	return c
+}
+
+// alive reports whether an idle connection is still open as far as the kernel knows. Data that comes
+// unasked also means that it cannot be used.
+func (c *conn) alive() bool {
+	if c.raw == nil {
+		return true
+	}
+	c.quiet = false
+	err := c.raw.Control(c.peek)
+	return err == nil && c.quiet
+}
+
+// abort closes the connection under its holder, who will find the cause. Any goroutine may call it.
+func (c *conn) abort(cause error) {
+	c.cause.CompareAndSwap(nil, &cause)
+	c.nc.Close()
+}
+
+// why returns the cause of abort if there was one, else err.
+func (c *conn) why(err error) error {
+	if cause := c.cause.Load(); cause != nil {
+		return *cause
+	}
+	return err
+}
+
+// expectBy moves the read deadline. Zero timeout: none.
+func (c *conn) expectBy(now time.Time, timeout time.Duration) {
+	switch {
+	case timeout <= 0: // the uploader may have set one that is not known here
+		c.deadline = time.Time{}
+		c.nc.SetReadDeadline(c.deadline)
+	case timeout > 0 && (c.deadline.Sub(now) < timeout || c.deadline.Sub(now) > 2*timeout):
+		c.deadline = now.Add(timeout + timeout/8)
+		c.nc.SetReadDeadline(c.deadline)
+	}
+}
+
+// readSide counts a response header against its limit.
+type readSide struct{ c *conn }
+
+func (r readSide) Read(p []byte) (int, error) {
+	c := r.c
+	if c.headLeft == 0 {
+		return 0, errHeadTooLarge
+	}
+	if c.headLeft > 0 && int64(len(p)) > c.headLeft {
+		p = p[:c.headLeft]
+	}
+	n, err := c.nc.Read(p)
+	if c.headLeft > 0 {
+		c.headLeft -= int64(n)
+	}
+	return n, err
+}
+
+// writeSide counts what was handed to the kernel: an exchange that wrote nothing was not sent.
+type writeSide struct{ c *conn }
+
+func (w writeSide) Write(p []byte) (int, error) {
+	n, err := w.c.nc.Write(p)
+	w.c.written += int64(n)
+	return n, err
+}
+
+// An upgraded is the body of a 101 response: the connection itself, in both directions.
+type upgraded struct {
+	c    *conn
+	stop func() bool
+}
+
+var _ io.ReadWriteCloser = (*upgraded)(nil)
+
+func (u *upgraded) Read(p []byte) (int, error)  { return u.c.br.Read(p) }
+func (u *upgraded) Write(p []byte) (int, error) { return u.c.nc.Write(p) }
+
+// CloseWrite passes on that the client has ended its direction.
+func (u *upgraded) CloseWrite() error {
+	if tc, ok := u.c.nc.(*net.TCPConn); ok {
+		return tc.CloseWrite()
+	}
+	return nil
+}
+
+func (u *upgraded) Close() error {
+	u.stop()
+	u.c.pool.discard(u.c)
+	return nil
+}
+
+// watch aborts the connection when ctx is done. The returned func ends that; it reports false when
+// the abort has begun.
+func (c *conn) watch(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { c.abort(context.Cause(ctx)) })
+}

@@ -1,0 +1,426 @@
+package upstream
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Phase is how far an attempt came.
+type Phase uint8
+
+const (
+	Dial   Phase = iota // no connection, so nothing was sent
+	Send                // the request was being written, or waited for its response
+	Answer              // the response had begun
+	Client              // the client's request body could not be read
+)
+
+// An Error is why an exchange failed before there was a response.
+type Error struct {
+	Phase  Phase
+	Unsent bool // no byte of the request was written to the backend
+	Err    error
+}
+
+func (e *Error) Error() string {
+	return [...]string{"dial", "no response", "response", "request body"}[e.Phase] + ": " + e.Err.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// RoundTrip sends a request over one connection, once, and returns the response when its header has
+// come. The request is the inbound one of a server: its RequestURI goes out byte for byte, and of
+// its header everything but what frames a message on this hop.
+//
+// Errors are *Error. The caller reads the response's Body to its end or closes it. Interim (1xx)
+// responses go to the Got1xxResponse hook of an httptrace.ClientTrace in the request's context.
+// req.Body is read until it ends, by another goroutine, which may still be at it when RoundTrip
+// returns or the response ends: who owns the body must know how to end a Read.
+func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
+	now := time.Now()
+	c, err := p.get(req.Context(), now, !IsIdempotent(req.Method))
+	if err != nil {
+		return nil, &Error{Phase: Dial, Unsent: true, Err: err}
+	}
+	x := exchange{c: c, req: req, opts: p.opts.Load(), stop: c.watch(req.Context())}
+	res, err := x.run(now)
+	if err != nil {
+		x.stop()
+		p.discard(c)
+		return nil, err
+	}
+	return res, nil
+}
+
+// IsIdempotent lists the methods that RFC 9110, 9.2.2 lets a client repeat.
+func IsIdempotent(method string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
+
+// An exchange is one request and its response over one connection.
+type exchange struct {
+	c    *conn
+	req  *http.Request
+	opts *Options
+	stop func() bool // ends the watch on the request's context
+	up   *upload     // nil: the request has no body
+}
+
+func (x *exchange) run(now time.Time) (*http.Response, error) {
+	c := x.c
+	c.written, c.headLeft = 0, maxHead
+	c.answered.Store(false)
+	hasBody := x.req.Body != nil && x.req.Body != http.NoBody
+	writeHead(c.bw, x.req, hasBody)
+	// The head goes out before the body is read: while nothing was sent, another backend can have the
+	// request, body and all.
+	err := c.bw.Flush()
+	if err != nil && c.written == 0 {
+		return nil, &Error{Phase: Send, Unsent: true, Err: c.why(err)}
+	}
+	switch {
+	case !hasBody:
+		c.expectBy(now, x.opts.ReadTimeout)
+	case err == nil:
+		// The time to the response header counts from the end of the body, which sets the deadline.
+		c.expectBy(now, 0)
+		x.up = &upload{c: c, body: x.req.Body, req: x.req, timeout: x.opts.ReadTimeout, done: make(chan struct{})}
+		go x.up.run()
+	default: // a server may answer and close without reading on
+		c.expectBy(now, streamGrace)
+		x.up = &upload{done: make(chan struct{})}
+		close(x.up.done)
+	}
+
+	if _, err := c.br.Peek(1); err != nil {
+		return nil, x.failed(Send, err)
+	}
+	c.answered.Store(true)
+	for interim := 0; ; interim++ {
+		res, err := http.ReadResponse(c.br, x.req)
+		if err != nil {
+			return nil, x.failed(Answer, err)
+		}
+		switch code := res.StatusCode; {
+		case code >= 200:
+			c.headLeft = -1
+			return x.deliver(res, now), nil
+		case code == http.StatusSwitchingProtocols:
+			if x.req.Header.Get("Upgrade") == "" {
+				return nil, x.failed(Answer, errors.New("101 without a request to switch protocols"))
+			}
+			c.headLeft = -1
+			c.expectBy(now, 0)
+			res.Body = &upgraded{c: c, stop: x.stop}
+			return res, nil
+		case code == http.StatusContinue:
+			// Meant for this hop: the client was told to go on when its body was first read.
+		default:
+			if trace := httptrace.ContextClientTrace(x.req.Context()); trace != nil && trace.Got1xxResponse != nil {
+				if err := trace.Got1xxResponse(code, textproto.MIMEHeader(res.Header)); err != nil {
+					return nil, x.failed(Answer, err)
+				}
+			}
+		}
+		if interim == 100 {
+			return nil, x.failed(Answer, errors.New("too many interim responses"))
+		}
+	}
+}
+
+// failed says why there is no response.
+func (x *exchange) failed(phase Phase, err error) error {
+	if x.up != nil {
+		// The uploader still writes to the connection unless it is closed and has ended.
+		x.c.abort(err)
+		if err := x.up.clientErr(); err != nil {
+			return &Error{Phase: Client, Err: err}
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("connection closed")
+	}
+	return &Error{Phase: phase, Unsent: x.up == nil && x.c.written == 0, Err: x.c.why(err)}
+}
+
+// deliver prepares a final response for its reader.
+func (x *exchange) deliver(res *http.Response, now time.Time) *http.Response {
+	b := &Body{x: *x, res: res, inner: res.Body, timeout: x.opts.ReadTimeout}
+	if ct := res.Header.Get("Content-Type"); strings.HasPrefix(strings.ToLower(ct), "text/event-stream") {
+		b.timeout = 0
+	}
+	if res.Body == http.NoBody || res.ContentLength == 0 {
+		b.finish(now)
+	}
+	res.Body = b
+	return res
+}
+
+// A Body is the body of a response. Its methods are for one goroutine.
+type Body struct {
+	// OnWait, if not nil, is called before a Read that has to wait for the backend: what has been
+	// read so far should go out now.
+	OnWait func()
+
+	x       exchange
+	res     *http.Response
+	inner   io.ReadCloser
+	timeout time.Duration
+	err     error // sticky: io.EOF after the end
+}
+
+var errBodyClosed = errors.New("response body closed")
+
+func (b *Body) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	c := b.x.c
+	if c.br.Buffered() == 0 {
+		if b.OnWait != nil {
+			b.OnWait()
+		}
+		c.expectBy(time.Now(), b.timeout)
+	}
+	n, err := b.inner.Read(p)
+	switch {
+	case err == io.EOF:
+		b.finish(time.Now())
+	case err != nil:
+		b.err = fmt.Errorf("response body: %w", c.why(err))
+		b.x.stop()
+		c.pool.discard(c)
+	}
+	if n > 0 && b.err != nil && b.err != io.EOF {
+		return n, nil // the error comes with the next Read
+	}
+	return n, b.err
+}
+
+// Failed reports whether the body ended before it was whole, by the backend's doing.
+func (b *Body) Failed() bool {
+	return b.err != nil && b.err != io.EOF && b.err != errBodyClosed
+}
+
+// Close ends the exchange. A body that was not read to its end costs the connection.
+func (b *Body) Close() error {
+	if b.err == nil {
+		b.err = errBodyClosed
+		b.x.stop()
+		b.x.c.pool.discard(b.x.c)
+	}
+	return nil
+}
+
+// finish gives the connection back after the last byte of the response.
+func (b *Body) finish(now time.Time) {
+	b.err = io.EOF
+	c := b.x.c
+	reusable := b.x.stop() && !b.res.Close && c.br.Buffered() == 0 && b.x.up.complete()
+	if reusable {
+		c.pool.put(c, now)
+	} else {
+		c.pool.discard(c)
+	}
+}
+
+// An upload sends one request's head and body, in its own goroutine.
+type upload struct {
+	c       *conn
+	req     *http.Request
+	body    io.Reader
+	timeout time.Duration
+	done    chan struct{} // closed at the end of run
+
+	readErr atomic.Pointer[error] // reading the client's body failed
+	ok      bool                  // all was sent; read after done
+}
+
+// complete reports whether the whole body is sent. A nil upload has nothing to send.
+func (u *upload) complete() bool {
+	if u == nil {
+		return true
+	}
+	select {
+	case <-u.done:
+		return u.ok
+	default:
+		return false
+	}
+}
+
+// clientErr says that the client is to blame, when it is.
+func (u *upload) clientErr() error {
+	if err := u.readErr.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+func (u *upload) run() {
+	defer close(u.done)
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	c, chunked := u.c, u.req.ContentLength < 0
+	left := u.req.ContentLength
+	for {
+		n, err := u.body.Read(buf[:])
+		if n > 0 {
+			if !chunked && int64(n) > left {
+				err = errors.New("body longer than its Content-Length")
+				n = 0
+			}
+			left -= int64(n)
+		}
+		if n > 0 {
+			if chunked {
+				c.bw.WriteString(strconv.FormatInt(int64(n), 16))
+				c.bw.WriteString("\r\n")
+			}
+			c.bw.Write(buf[:n])
+			if chunked {
+				c.bw.WriteString("\r\n")
+			}
+			if !u.flush() {
+				return
+			}
+		}
+		if err == io.EOF && !chunked && left > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			u.readErr.Store(&err)
+			c.abort(err) // the backend must see that the body is not whole
+			return
+		}
+	}
+	if chunked {
+		c.bw.WriteString("0\r\n")
+		for k, vv := range u.req.Trailer {
+			for _, v := range vv {
+				writeField(c.bw, k, v)
+			}
+		}
+		c.bw.WriteString("\r\n")
+	}
+	if !u.flush() {
+		return
+	}
+	if u.timeout > 0 {
+		c.nc.SetWriteDeadline(time.Time{})
+		if !c.answered.Load() {
+			c.nc.SetReadDeadline(time.Now().Add(u.timeout))
+		}
+		if c.answered.Load() { // just now: an event stream must not inherit the deadline
+			c.nc.SetReadDeadline(time.Time{})
+		}
+	}
+	u.ok = true
+}
+
+// flush reports whether all went out. When it did not, the response may still come: a server may
+// answer and close without reading the body, and the reader of the response finds out.
+func (u *upload) flush() bool {
+	if u.timeout > 0 {
+		u.c.nc.SetWriteDeadline(time.Now().Add(u.timeout))
+	}
+	if err := u.c.bw.Flush(); err != nil {
+		if u.timeout > 0 && u.c.cause.Load() == nil {
+			u.c.nc.SetReadDeadline(time.Now().Add(streamGrace))
+		}
+		return false
+	}
+	return true
+}
+
+// writeHead writes the request line and header. What frames a message belongs to this hop and is
+// made anew; User-Agent: "" is ReverseProxy's way to say that there was none.
+func writeHead(w *bufio.Writer, req *http.Request, hasBody bool) {
+	w.WriteString(req.Method)
+	w.WriteByte(' ')
+	w.WriteString(target(req))
+	w.WriteString(" HTTP/1.1\r\nHost: ")
+	w.WriteString(req.Host)
+	w.WriteString("\r\n")
+	for k, vv := range req.Header {
+		switch k {
+		case "Host", "Content-Length", "Transfer-Encoding", "Trailer", "Expect":
+			continue
+		case "User-Agent":
+			if len(vv) == 1 && vv[0] == "" {
+				continue
+			}
+		}
+		for _, v := range vv {
+			writeField(w, k, v)
+		}
+	}
+	switch {
+	case hasBody && req.ContentLength < 0:
+		w.WriteString("Transfer-Encoding: chunked\r\n")
+		if len(req.Trailer) > 0 {
+			keys := make([]string, 0, len(req.Trailer))
+			for k := range req.Trailer {
+				keys = append(keys, k)
+			}
+			writeField(w, "Trailer", strings.Join(keys, ", "))
+		}
+	case hasBody || req.Header["Content-Length"] != nil:
+		w.WriteString("Content-Length: ")
+		w.Write(strconv.AppendInt(w.AvailableBuffer(), max(req.ContentLength, 0), 10))
+		w.WriteString("\r\n")
+	}
+	w.WriteString("\r\n")
+}
+
+func writeField(w *bufio.Writer, k, v string) {
+	w.WriteString(k)
+	w.WriteString(": ")
+	w.WriteString(v)
+	w.WriteString("\r\n")
+}
+
+// target is the request target as the client wrote it, in origin form (RFC 9112, 3.2): a proxy that
+// parses and prints it again changes /a|b%2Fc, //x|y and a lone "?".
+func target(req *http.Request) string {
+	uri := req.RequestURI
+	if uri == "" {
+		return req.URL.RequestURI()
+	}
+	if uri[0] == '/' || uri == "*" {
+		return uri
+	}
+	_, rest, ok := strings.Cut(uri, "://")
+	if !ok {
+		return uri
+	}
+	switch i := strings.IndexAny(rest, "/?"); {
+	case i < 0 && req.Method == "OPTIONS":
+		return "*"
+	case i < 0:
+		return "/"
+	case rest[i] == '?':
+		return "/" + rest[i:]
+	default:
+		return rest[i:]
+	}
+}

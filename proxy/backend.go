@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"longshore/balancer"
+	"longshore/discovery"
+	"longshore/health"
+	"longshore/internal/upstream"
+)
+
+// A Backend is one run of one port of one container: its load, its connections and its counters. The
+// Router owns it; it outlives every Table and ends with the container.
+type Backend struct {
+	balancer.Load
+	key  discovery.Key
+	addr string
+	pool *upstream.Pool
+
+	watched  atomic.Bool // health wants to hear of the next answer: after a trial begins or an attempt fails
+	requests atomic.Uint64
+	failures [reasons]atomic.Uint64
+}
+
+func newBackend(e discovery.Endpoint, o upstream.Options) *Backend {
+	return &Backend{key: e.Key, addr: e.Addr, pool: upstream.NewPool(e.Addr, o)}
+}
+
+// A Reason is why an attempt failed, as metrics name it.
+type Reason uint8
+
+const (
+	Refused     Reason = iota // connection refused, or nothing at that address
+	DialTimeout               // no connection within CONNECT_TIMEOUT
+	Gone                      // the container stopped while the attempt was under way
+	Broken                    // the connection broke before the response began
+	Timeout                   // no response within READ_TIMEOUT
+	Malformed                 // the response was not HTTP
+	Truncated                 // the response ended early
+	reasons
+)
+
+func (r Reason) String() string {
+	return [...]string{"refused", "dial_timeout", "gone", "broken", "timeout", "malformed", "truncated"}[r]
+}
+
+// Reasons lists all reasons.
+func Reasons() []Reason {
+	all := make([]Reason, reasons)
+	for i := range all {
+		all[i] = Reason(i)
+	}
+	return all
+}
+
+// reasonOf classifies an attempt's error.
+func reasonOf(err *upstream.Error) Reason {
+	var ne net.Error
+	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
+	switch {
+	case errors.Is(err, errGone):
+		return Gone
+	case err.Phase == upstream.Dial && timeout:
+		return DialTimeout
+	case err.Phase == upstream.Dial:
+		return Refused
+	case timeout:
+		return Timeout
+	case err.Phase == upstream.Answer:
+		return Malformed
+	}
+	return Broken
+}
+
+// outcomeOf says what health should hear of a failed attempt. Nothing is said of a container that is
+// gone: Docker has said it.
+func outcomeOf(err *upstream.Error, r Reason) (o health.Outcome, tell bool) {
+	switch r {
+	case Gone:
+		return 0, false
+	case Refused:
+		for _, certain := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH} {
+			if errors.Is(err, certain) {
+				return health.Refused, true
+			}
+		}
+		return health.DialFailed, true
+	case DialTimeout:
+		return health.DialFailed, true
+	}
+	return health.Failed, !err.Unsent // an idle connection that died tells nothing of what listens now
+}

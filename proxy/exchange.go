@@ -1,0 +1,349 @@
+package proxy
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"longshore/balancer"
+	"longshore/health"
+	"longshore/internal/upstream"
+)
+
+// maxAttempts bounds how often a request that may have reached an application is sent.
+const maxAttempts = 3
+
+// statusClientClosed is nginx's 499: the client left before there was a response.
+const statusClientClosed = 499
+
+var (
+	errNoBackend = errors.New("no backend is ready")
+	errTooLarge  = errors.New("request body too large")
+)
+
+// An exchange is one request on the general path: it is what httputil.ReverseProxy writes the
+// response to, and the transport it sends the request with. It is used by one goroutine, the
+// handler's, and is reused for other requests afterwards.
+type exchange struct {
+	http.ResponseWriter // the server's
+	proxy               httputil.ReverseProxy
+	server              *Server
+	svc                 *Service // as of the start: the settings the request is held to
+	in                  *http.Request
+	start               time.Time
+
+	body    clientBody
+	hasBody bool
+
+	backend *Backend // holds a reservation until the end; nil: none
+	tried   []*balancer.Load
+	sent    int    // attempts that may have reached an application
+	via     string // addresses of all attempts, as nginx's $upstream_addr
+
+	response   *upstream.Body
+	upgraded   *hijacked
+	upgrade    []string // the Upgrade field of a 426, which ReverseProxy takes for hop-by-hop
+	closeAfter bool     // close the client's connection after the response
+	status     int      // 0: nothing written
+	written    int64    // bytes of the response's body
+	dirty      bool     // something is written that may sit in a buffer
+}
+
+var exchanges = sync.Pool{New: func() any {
+	x := new(exchange)
+	x.proxy = httputil.ReverseProxy{
+		Rewrite:        x.rewrite,
+		Transport:      x,
+		ModifyResponse: x.modifyResponse,
+		ErrorHandler:   x.fail,
+		BufferPool:     buffers{},
+	}
+	return x
+}}
+
+// buffers lends ReverseProxy what it copies bodies with.
+type buffers struct{}
+
+var bufferPool = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+func (buffers) Get() []byte  { return bufferPool.Get().(*[32 << 10]byte)[:] }
+func (buffers) Put(b []byte) { bufferPool.Put((*[32 << 10]byte)(b)) }
+
+// ServeHTTP answers a request for this service.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server, start time.Time) {
+	x := exchanges.Get().(*exchange)
+	x.ResponseWriter, x.server, x.svc, x.in, x.start = w, srv, s, r, start
+	defer x.end()
+	x.closeAfter = mixesFramings(r)
+	if max := int64(s.spec.Settings.MaxBody); max > 0 && r.ContentLength > max {
+		x.closeAfter = true
+		x.fail(x, r, errTooLarge)
+		return
+	}
+	if r.ContentLength != 0 && r.Body != http.NoBody {
+		x.hasBody = true
+		x.body.open(r, int64(s.spec.Settings.MaxBody))
+		in := *r // the server must go on seeing its own body: it looks at how far that was read
+		in.Body = &x.body
+		r = &in
+	}
+	x.proxy.ServeHTTP(x, r)
+}
+
+// end releases what the request held and counts it. It also runs when ReverseProxy panics to break
+// off a response.
+func (x *exchange) end() {
+	if x.hasBody {
+		x.body.detach(x.ResponseWriter)
+	}
+	if b := x.backend; b != nil {
+		if x.response != nil && x.response.Failed() && x.in.Context().Err() == nil {
+			b.failures[Truncated].Add(1)
+		}
+		b.Release()
+	}
+	x.server.record(x)
+	if x.hasBody || x.upgraded != nil {
+		return // an uploader or a copier may still hold it
+	}
+	*x = exchange{proxy: x.proxy, tried: x.tried[:0]}
+	exchanges.Put(x)
+}
+
+// RoundTrip finds a backend that answers: it picks, sends, and decides what a failure means.
+func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
+	var last error
+	for {
+		b := x.pick()
+		if b == nil {
+			if last == nil || !isSent(last) {
+				// Parking belongs here: nothing reached an application, so the request can wait for a backend.
+				last = errNoBackend
+			}
+			return nil, last
+		}
+		res, err := b.pool.RoundTrip(req)
+		if err == nil {
+			x.answered(b, res)
+			return res, nil
+		}
+		b.Release()
+		again, reason := x.judge(b, err.(*upstream.Error), req)
+		if last = err; !again {
+			return nil, err
+		}
+		x.svc.group.retries[reason].Add(1)
+	}
+}
+
+// pick reserves a backend that this request has not had, of the newest snapshot.
+func (x *exchange) pick() *Backend {
+	svc := x.svc
+	if len(x.tried) > 0 {
+		if svc = svc.router.Table().byName(svc.spec.Name); svc == nil {
+			return nil
+		}
+	}
+	b := svc.pick(balancer.Query{Tried: x.tried})
+	if b == nil {
+		return nil
+	}
+	b.requests.Add(1)
+	x.tried = append(x.tried, &b.Load)
+	if x.via != "" {
+		x.via += ", "
+	}
+	x.via += b.addr
+	return b
+}
+
+// judge counts a failed attempt, tells health, and decides whether the request may go to another
+// backend: always when nothing was sent, whatever the method; once something was, only when the
+// method allows it and there is no body to send again. This is the one place that decides.
+func (x *exchange) judge(b *Backend, err *upstream.Error, req *http.Request) (again bool, reason Reason) {
+	if err.Phase == upstream.Client || req.Context().Err() != nil {
+		return false, 0 // the client's doing
+	}
+	reason = reasonOf(err)
+	b.failures[reason].Add(1)
+	if outcome, tell := outcomeOf(err, reason); tell {
+		b.watched.Store(true)
+		x.svc.router.report(b.key, outcome)
+	}
+	if err.Unsent {
+		return true, reason
+	}
+	x.sent++
+	return err.Phase == upstream.Send && !x.hasBody && upstream.IsIdempotent(req.Method) && x.sent < maxAttempts, reason
+}
+
+func isSent(err error) bool {
+	var ue *upstream.Error
+	return errors.As(err, &ue) && !ue.Unsent
+}
+
+// answered takes a response from a backend.
+func (x *exchange) answered(b *Backend, res *http.Response) {
+	x.backend = b
+	if b.watched.Load() {
+		b.watched.Store(false)
+		x.svc.router.report(b.key, health.Answered)
+	}
+	if body, ok := res.Body.(*upstream.Body); ok {
+		x.response = body
+		body.OnWait = x.flush
+	}
+	if res.StatusCode == http.StatusUpgradeRequired {
+		x.upgrade = res.Header["Upgrade"]
+	}
+}
+
+// modifyResponse mends what ReverseProxy and the server would do to a response that is not theirs.
+func (x *exchange) modifyResponse(res *http.Response) error {
+	if len(x.upgrade) > 0 { // RFC 9110, 15.5.22: a 426 must say what to upgrade to
+		res.Header["Upgrade"] = x.upgrade
+		res.Header.Set("Connection", "Upgrade")
+	}
+	if res.Header["Content-Type"] == nil {
+		x.Header()["Content-Type"] = nil // do not guess one
+	}
+	if res.ContentLength == -1 {
+		// ReverseProxy flushes responses of unknown length by a timer, besides each write. OnWait does
+		// that for every response, without one, and exactly when there is nothing more to read.
+		res.ContentLength = -2
+	}
+	if x.hasBody && !x.body.ended() {
+		// The answer came before the whole request did. The server must neither read the rest away from
+		// the uploader nor take it for the next request.
+		x.closeAfter = true
+		http.NewResponseController(x.ResponseWriter).EnableFullDuplex()
+	}
+	return nil
+}
+
+// fail answers a request that no backend has answered.
+func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
+	code := http.StatusBadGateway
+	var ue *upstream.Error
+	switch {
+	case x.status != 0:
+		return // an upgrade that broke off
+	case errors.Is(err, errTooLarge):
+		code = http.StatusRequestEntityTooLarge
+	case x.in.Context().Err() != nil:
+		code = statusClientClosed
+	case errors.Is(err, errNoBackend):
+		code = http.StatusServiceUnavailable
+		x.Header().Set("Retry-After", "1")
+	case errors.As(err, &ue) && ue.Phase == upstream.Client:
+		code = http.StatusBadRequest
+	case errors.As(err, &ue) && reasonOf(ue) == Timeout:
+		code = http.StatusGatewayTimeout
+	}
+	if x.hasBody && x.body.failed() {
+		// Where the next request begins is not known: anything after this could be smuggled (RFC 9112, 11.2).
+		x.closeAfter = true
+	}
+	writeError(x, code)
+}
+
+// writeError sends a short answer of our own.
+func writeError(w http.ResponseWriter, code int) {
+	text := http.StatusText(code)
+	if text == "" {
+		text = "Client Closed Request"
+	}
+	text = strconv.Itoa(code) + " " + text + "\n"
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(code)
+	io.WriteString(w, text)
+}
+
+// Unwrap lets http.ResponseController reach the server's ResponseWriter.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// WriteHeader passes the status on, except interim ones to clients that cannot know them (RFC 9110, 15.2).
+func (x *exchange) WriteHeader(code int) {
+	if code < 200 && code != http.StatusSwitchingProtocols {
+		if x.in.ProtoAtLeast(1, 1) {
+			x.ResponseWriter.WriteHeader(code)
+		}
+		return
+	}
+	if x.closeAfter {
+		x.Header().Set("Connection", "close")
+	}
+	x.status = code
+	x.dirty = true
+	x.ResponseWriter.WriteHeader(code)
+}
+
+func (x *exchange) Write(p []byte) (int, error) {
+	x.dirty = true
+	n, err := x.ResponseWriter.Write(p)
+	x.written += int64(n)
+	return n, err
+}
+
+// flush sends what has been written. It is called when the backend has no more for now.
+func (x *exchange) flush() {
+	if x.dirty {
+		x.dirty = false
+		http.NewResponseController(x.ResponseWriter).Flush()
+	}
+}
+
+// Hijack gives ReverseProxy the client's connection for an upgrade, and with it the bytes that the
+// client sent right behind its request, which would be lost in the server's buffer.
+func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, brw, err := http.NewResponseController(x.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	x.status = http.StatusSwitchingProtocols
+	c := &hijacked{Conn: conn}
+	x.upgraded = c
+	if n := brw.Reader.Buffered(); n > 0 {
+		c.early, _ = brw.Reader.Peek(n)
+	}
+	return c, brw, nil
+}
+
+// A hijacked is a client's connection after an upgrade.
+type hijacked struct {
+	net.Conn
+	early   []byte // read before the upgrade, to be read first
+	written atomic.Int64
+}
+
+func (h *hijacked) Read(p []byte) (int, error) {
+	if len(h.early) > 0 {
+		n := copy(p, h.early)
+		h.early = h.early[n:]
+		return n, nil
+	}
+	return h.Conn.Read(p)
+}
+
+func (h *hijacked) Write(p []byte) (int, error) {
+	n, err := h.Conn.Write(p)
+	h.written.Add(int64(n))
+	return n, err
+}
+
+// CloseWrite passes on that the backend has ended its direction.
+func (h *hijacked) CloseWrite() error {
+	if c, ok := h.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"net"
+	"net/http/httputil"
+	"net/netip"
+	"strings"
+)
+
+// rewrite makes the outbound header. ReverseProxy has removed what is hop-by-hop.
+func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
+	in, out := pr.In.Header, pr.Out.Header
+	delete(out, "Proxy") // httpoxy: CGI programs would take it for HTTP_PROXY
+	if !pr.In.ProtoAtLeast(1, 1) {
+		// RFC 9110, 7.8: a server ignores Upgrade in an HTTP/1.0 request.
+		delete(out, "Upgrade")
+		delete(out, "Connection")
+	}
+	if x.hasBody {
+		pr.Out.Trailer = x.body.trailers
+	}
+
+	peer := peerIP(pr.In.RemoteAddr)
+	host, port := pr.In.Host, "80"
+	if _, p, err := net.SplitHostPort(host); err == nil && p != "" {
+		port = p
+	}
+	if x.server.trusts(peer) {
+		if prior := strings.Join(in["X-Forwarded-For"], ", "); prior != "" {
+			out["X-Forwarded-For"] = []string{prior + ", " + peer}
+		} else {
+			out["X-Forwarded-For"] = []string{peer}
+		}
+		out["X-Real-Ip"] = []string{x.clientIP()}
+		for k, v := range map[string]string{"X-Forwarded-Proto": "http", "X-Forwarded-Host": host, "X-Forwarded-Port": port} {
+			if given := in[k]; len(given) > 0 {
+				out[k] = given
+			} else {
+				out[k] = []string{v}
+			}
+		}
+		if f := in["Forwarded"]; len(f) > 0 {
+			out["Forwarded"] = f
+		}
+		return
+	}
+	v := []string{peer, "http", host, port} // one allocation for all
+	out["X-Forwarded-For"] = v[0:1:1]
+	out["X-Real-Ip"] = v[0:1:1]
+	out["X-Forwarded-Proto"] = v[1:2:2]
+	out["X-Forwarded-Host"] = v[2:3:3]
+	out["X-Forwarded-Port"] = v[3:4:4]
+}
+
+// clientIP is the nearest address that is no trusted proxy's: the peer's, or found from right to left
+// in X-Forwarded-For.
+func (x *exchange) clientIP() string {
+	return clientIP(x.server, peerIP(x.in.RemoteAddr), x.in.Header["X-Forwarded-For"])
+}
+
+func clientIP(s *Server, peer string, forwarded []string) string {
+	if !s.trusts(peer) {
+		return peer
+	}
+	hops := strings.Split(strings.Join(forwarded, ","), ",")
+	ip := peer
+	for i := len(hops) - 1; i >= 0; i-- {
+		hop := strings.TrimSpace(hops[i])
+		if _, err := netip.ParseAddr(hop); err != nil {
+			break // nobody we trust wrote that
+		}
+		ip = hop
+		if !s.trusts(hop) {
+			break
+		}
+	}
+	return ip
+}
+
+// trusts reports whether the X-Forwarded-* of a peer are believed.
+func (s *Server) trusts(ip string) bool {
+	if len(s.Trusted) == 0 {
+		return false
+	}
+	a, err := netip.ParseAddr(ip)
+	if err != nil {
+		return false
+	}
+	a = a.Unmap().WithZone("")
+	for _, p := range s.Trusted {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// peerIP takes the port off a RemoteAddr.
+func peerIP(addr string) string {
+	i := strings.LastIndexByte(addr, ':')
+	if i < 0 {
+		return addr
+	}
+	return strings.Trim(addr[:i], "[]")
+}

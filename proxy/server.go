@@ -1,0 +1,190 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// A Server answers clients. Its fields are set before Serve.
+type Server struct {
+	Router        *Router
+	Trusted       []netip.Prefix // peers whose X-Forwarded-* are believed; none: nobody
+	HeaderTimeout time.Duration  // a request's header must be complete by then; zero: no limit
+	IdleTimeout   time.Duration  // how long a connection is kept open between requests; zero: no limit
+	MaxHeader     int            // bytes; larger ones get 431; zero: 1 MB
+	Grace         time.Duration  // how long requests in flight may take at the end; zero: none
+	Record        func(*Record)  // told of each request after it; must not block; nil: nobody
+	Log           *slog.Logger   // nil: discard
+
+	active atomic.Int64 // connections that are in the middle of a request
+}
+
+// A Record is what an access log may say of one request.
+type Record struct {
+	Time       time.Time // when the request had come
+	Duration   time.Duration
+	ClientIP   string
+	User       string // of Basic authentication
+	Method     string
+	URI        string // as the client wrote it
+	Proto      string
+	Host       string
+	Status     int
+	Bytes      int64 // of the response's body, or of an upgraded connection
+	Referer    string
+	UserAgent  string
+	Service    string // empty: no route
+	Upstream   string // addresses of all attempts, comma-separated, as nginx's $upstream_addr
+	ContentLen int64  // of the request; -1: not known
+}
+
+// Serve answers the clients of ln until ctx is done. Then it stops accepting, lets requests in flight
+// finish within Grace, and returns nil: at once when there are none. It closes ln.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	hs := &http.Server{
+		Handler:                      s,
+		ReadHeaderTimeout:            s.HeaderTimeout,
+		IdleTimeout:                  s.IdleTimeout,
+		MaxHeaderBytes:               s.MaxHeader,
+		DisableGeneralOptionsHandler: true, // OPTIONS * is the backend's to answer
+		ConnContext:                  withConn,
+		ConnState:                    s.connState,
+		ErrorLog:                     log.New(serverLog{s.Log}, "", 0),
+	}
+	served := make(chan error, 1)
+	go func() { served <- hs.Serve(listener{ln}) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	s.Log.Info("stopping: no new connections, finishing what is in flight", "in_flight", s.active.Load(), "at_most", s.Grace)
+	s.shutdown(hs)
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// quietTime is how long nothing may be in flight until the server is taken to be done: a connection
+// that was just accepted shows its request within that, and one that a browser keeps ready does not.
+const quietTime = 100 * time.Millisecond
+
+// shutdown ends a server gracefully. http.Server.Shutdown alone waits five seconds for a connection
+// that has sent nothing.
+func (s *Server) shutdown(hs *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.Grace)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		hs.Shutdown(ctx)
+	}()
+	tick := time.NewTicker(quietTime / 10)
+	defer tick.Stop()
+	for quiet := time.Duration(0); quiet < quietTime; {
+		select {
+		case <-done:
+			hs.Close()
+			return
+		case <-tick.C:
+			if quiet += quietTime / 10; s.active.Load() > 0 {
+				quiet = 0
+			}
+		}
+	}
+	cancel()
+	<-done
+	hs.Close()
+}
+
+// connState counts connections that are in the middle of a request.
+func (s *Server) connState(c net.Conn, state http.ConnState) {
+	cc := c.(*clientConn)
+	switch was := cc.active; state {
+	case http.StateActive:
+		if !was {
+			cc.active = true
+			s.active.Add(1)
+		}
+	default:
+		if was {
+			cc.active = false
+			s.active.Add(-1)
+		}
+		if state == http.StateIdle {
+			cc.betweenRequests.Store(true)
+		}
+	}
+}
+
+// ServeHTTP routes one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	if r.Method == http.MethodConnect { // this is no forward proxy
+		w.Header().Set("Connection", "close")
+		s.refuse(w, r, http.StatusMethodNotAllowed, start)
+		return
+	}
+	svc := s.Router.Table().Lookup(r.Host, r.URL.Path)
+	if svc == nil {
+		s.refuse(w, r, http.StatusNotFound, start)
+		return
+	}
+	svc.ServeHTTP(w, r, s, start)
+}
+
+// refuse answers a request that no service gets to see.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, code int, start time.Time) {
+	if mixesFramings(r) {
+		w.Header().Set("Connection", "close")
+	}
+	x := exchange{ResponseWriter: w, server: s, in: r, start: start}
+	writeError(&x, code)
+	s.record(&x)
+}
+
+// record counts a request and tells the access log.
+func (s *Server) record(x *exchange) {
+	d := time.Since(x.start)
+	g, service := s.Router.unrouted, ""
+	if x.svc != nil {
+		g, service = x.svc.group, x.svc.spec.Name
+	}
+	g.count(x.status, d)
+	if s.Record == nil {
+		return
+	}
+	r, bytes := x.in, x.written
+	if x.upgraded != nil {
+		bytes = x.upgraded.written.Load()
+	}
+	rec := Record{
+		Time: x.start, Duration: d, ClientIP: x.clientIP(),
+		Method: r.Method, URI: r.RequestURI, Proto: r.Proto, Host: r.Host,
+		Status: x.status, Bytes: bytes, Referer: r.Referer(), UserAgent: r.UserAgent(),
+		Service: service, Upstream: x.via, ContentLen: r.ContentLength,
+	}
+	if _, ok := r.Header["Authorization"]; ok {
+		rec.User, _, _ = r.BasicAuth()
+	}
+	s.Record(&rec)
+}
+
+// serverLog takes what http.Server has to say, such as a client's broken TLS or a panic.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Write(p []byte) (int, error) {
+	l.log.Debug("http server", "says", string(p))
+	return len(p), nil
+}

@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// DurationBounds are the upper bounds of the request duration histogram's buckets, in seconds.
+var DurationBounds = [...]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+
+// A group is what a service has beyond its snapshots: its counters. The data path adds to atomics,
+// and who wants to know reads them.
+type group struct {
+	codes   [600]atomic.Uint64 // requests by status code
+	buckets [len(DurationBounds) + 1]atomic.Uint64
+	nanos   atomic.Int64 // sum of durations
+	retries [reasons]atomic.Uint64
+}
+
+func (g *group) count(code int, d time.Duration) {
+	if code < 100 || code > 599 {
+		code = 599 // such as 999: the sum must be right
+	}
+	g.codes[code].Add(1)
+	i, s := 0, d.Seconds()
+	for i < len(DurationBounds) && s > DurationBounds[i] {
+		i++
+	}
+	g.buckets[i].Add(1)
+	g.nanos.Add(int64(d))
+}
+
+// Stats is a group's counters at one moment.
+type Stats struct {
+	Codes   map[int]uint64 // requests by status code
+	Count   uint64
+	Seconds float64            // sum of durations
+	Buckets map[float64]uint64 // cumulative, by upper bound in seconds
+	Retries [reasons]uint64    // by Reason
+}
+
+func (g *group) view() Stats {
+	s := Stats{Codes: make(map[int]uint64), Buckets: make(map[float64]uint64)}
+	for code := range g.codes {
+		if n := g.codes[code].Load(); n > 0 {
+			s.Codes[code] = n
+		}
+	}
+	for i, bound := range DurationBounds {
+		s.Count += g.buckets[i].Load()
+		s.Buckets[bound] = s.Count
+	}
+	s.Count += g.buckets[len(DurationBounds)].Load()
+	s.Seconds = time.Duration(g.nanos.Load()).Seconds()
+	for i := range s.Retries {
+		s.Retries[i] = g.retries[i].Load()
+	}
+	return s
+}
+
+// Unrouted is the count of requests that no route was for.
+func (r *Router) Unrouted() Stats { return r.unrouted.view() }
