@@ -13,9 +13,9 @@ type roundRobin struct {
 	list
 	turns []int32 // a cycle of candidates, each as often as its weight
 
-	_    [cacheLine - 48]byte
-	next atomic.Uint64 // turn
-	_    [cacheLine - 8]byte
+	_    [cacheLine]byte
+	next atomic.Uint64 // turn, modulo their number
+	_    [cacheLine]byte
 }
 
 func newRoundRobin(l list) Picker {
@@ -25,18 +25,21 @@ func newRoundRobin(l list) Picker {
 }
 
 func (p *roundRobin) Pick(q Query) (int, bool) {
-	i := 0
-	for range p.list { // usually once; more if the one whose turn it is was tried or is full
-		i = int(p.turns[p.next.Add(1)%uint64(len(p.turns))])
+	k, n := p.next.Add(1), uint64(len(p.turns))
+	for skipped := range n { // usually none; a cycle has everyone
+		i := int(p.turns[(k+skipped)%n])
 		if p.take(i, q) {
+			if skipped > 0 {
+				p.next.Add(skipped) // else the one after a full one would get twice its share
+			}
 			return i, true
 		}
 	}
-	return p.scan(i, q)
+	return 0, false
 }
 
-// maxTurns bounds memory and the time to build; there are more only for strange weights, which are rounded then.
-const maxTurns = 1 << 16
+// maxTurns bounds memory and the time to build. Weights with a greater sum are rounded.
+const maxTurns = 1 << 14
 
 // turns spreads the turns of each candidate evenly over a cycle, and the candidates evenly against each other:
 // turn k of candidate i is at (k + i/n) / weight, the heavier first if two are at the same place. For weights 5, 1, 1
@@ -51,7 +54,7 @@ func turns(l list) []int32 {
 	for i, c := range l {
 		w := c.Weight
 		if sum > maxTurns {
-			w = max(w*maxTurns/sum, 1)
+			w = max((w*maxTurns+sum/2)/sum, 1)
 		}
 		for k := range w {
 			all = append(all, turn{k*len(l) + i, w, i})

@@ -47,7 +47,7 @@ func TestTurnsOfStrangeWeights(t *testing.T) {
 	if got, most := len(order), maxTurns+len(cs); got > most {
 		t.Errorf("%d turns, want at most %d", got, most)
 	}
-	for i, want := range []int{26664, 26664, 1, 12206} { // 65536 × weight ÷ 161070
+	for i, want := range []int{6666, 6666, 1, 3052} { // 16384 × weight ÷ 161070
 		if count[i] != want {
 			t.Errorf("weight %d: %d turns, want %d", cs[i].Weight, count[i], want)
 		}
@@ -80,11 +80,20 @@ func TestRoundRobinRebuildDoesNotFavorTheFirst(t *testing.T) {
 }
 
 func TestRoundRobinGoesRoundTheFull(t *testing.T) {
-	cs := candidates(1, 1, 1, 1)
-	cs[1].Limit = 1
-	cs[1].reserve(0)
-	got := sequence(t, roundRobinPolicy(t).New(cs), cs, 30)
-	if strings.Contains(got, "b") || !repeats(got, 3) {
-		t.Errorf("b is full: %s, want the others in turn", got)
+	for _, test := range []struct {
+		weights []int
+		cycle   int // of the others
+	}{
+		{[]int{1, 1, 1, 1}, 3},
+		{[]int{5, 1, 1}, 2},
+		{[]int{1000, 2, 1}, 3},
+	} {
+		cs := candidates(test.weights...)
+		cs[0].Limit = 1
+		cs[0].reserve(0)
+		got := sequence(t, roundRobinPolicy(t).New(cs), cs, 30)
+		if strings.Contains(got, "a") || !repeats(got, test.cycle) {
+			t.Errorf("weights %v, a is full: %s, want the others in turn", test.weights, got)
+		}
 	}
 }

@@ -357,4 +357,3 @@ func (c *aContainer) port(given uint16) (_ uint16, why string) {
 	}
 	return 0, fmt.Sprintf("no port: set label longshore.port (it exposes %s)", strings.Trim(strings.Join(strings.Fields(fmt.Sprint(c.exposed)), ", "), "[]"))
 }
-

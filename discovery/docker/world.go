@@ -69,7 +69,7 @@ type aContainer struct {
 	lost     string    // network that it was disconnected from in this run
 
 	asked time.Time // when facts were asked for
-	heard time.Time // when the last event was read
+	heard time.Time // when the last event was read; answers to older questions do not count
 }
 
 // facts are what inspect says.
@@ -228,7 +228,7 @@ func (c *aContainer) ended(status string, code int) {
 func (w world) learn(a answer) (world, todo) {
 	c := w.containers[a.id]
 	if c == nil {
-		c = &aContainer{id: a.id}
+		return w, nil // a list has told since that it is gone
 	}
 	next := *c
 	switch {
@@ -254,8 +254,15 @@ func (w world) learn(a answer) (world, todo) {
 		next.stopping, next.lost = time.Time{}, ""
 	}
 	w = w.with(&next)
-	if owner := w.containers[next.sharesWith()]; next.sharesWith() != "" && (owner == nil || !owner.known && !owner.gone) {
-		return w, todo{}.add(next.sharesWith())
+	if id := next.sharesWith(); id != "" {
+		owner := w.containers[id]
+		if owner == nil {
+			owner = &aContainer{id: id}
+			w = w.with(owner)
+		}
+		if !owner.known && !owner.gone {
+			return w, todo{}.add(id)
+		}
 	}
 	return w, nil
 }
@@ -294,6 +301,9 @@ func (w world) list(l listing) (world, todo) {
 		switch {
 		case c.gone, !w.concerns(c):
 		case !c.known, !c.agrees(s), l.fresh && c.running:
+			if c.heard.Before(l.asked) {
+				c.heard = l.asked // an answer that is under way is too old: events may have been lost since
+			}
 			ask.add(s.ID)
 		}
 	}
@@ -430,7 +440,13 @@ func (c *aContainer) labelled(name string, labels map[string]string, defaults di
 	}
 	if next.said.Weight == 0 || !maps.Equal(labels, c.labels) {
 		next.labels = labels
-		next.said, next.warned, next.wrong = config.ParseLabels(labels, defaults)
+		next.said, next.warned, next.wrong = config.Labels{Weight: 1, Settings: defaults}, nil, nil
+		for l := range labels {
+			if strings.HasPrefix(l, config.LabelPrefix) { // most containers have none
+				next.said, next.warned, next.wrong = config.ParseLabels(labels, defaults)
+				break
+			}
+		}
 	}
 	return &next
 }

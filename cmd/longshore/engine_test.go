@@ -1,0 +1,641 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"longshore/internal/dockertest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	dockertest.RemoveImages()
+	os.Exit(code)
+}
+
+// TestEngineStory is what a user does first: put Longshore in the place of nginx, and scale.
+func TestEngineStory(t *testing.T) {
+	dockertest.Engine(t)
+	for _, compose := range dockertest.Composes(t) {
+		t.Run(strings.Join(compose, " "), func(t *testing.T) {
+			p := project(t, compose, "LONGSHORE_UPSTREAM: flaskapp:5090", "")
+			p.Run("up", "-d", "--scale", "flaskapp=2")
+			ls := p.proxy()
+			ls.waitUp(2)
+			ls.wantShares(20, 10, 10)
+
+			p.Run("up", "-d", "--no-recreate", "--scale", "flaskapp=4")
+			ls.waitUp(4)
+			ls.wantShares(20, 5, 5, 5, 5)
+
+			p.Run("up", "-d", "--no-recreate", "--scale", "flaskapp=1")
+			ls.waitUp(1)
+			ls.wantShares(20, 20)
+		})
+	}
+}
+
+// TestEngineLabels pools by the story's label, and lets containers choose themselves.
+func TestEngineLabels(t *testing.T) {
+	dockertest.Engine(t)
+	compose := dockertest.Composes(t)[0]
+	t.Run("LABEL", func(t *testing.T) {
+		p := project(t, compose, "LONGSHORE_LABEL: com.ameyalokare.type=web", "LONGSHORE_BALANCER: round_robin")
+		p.Run("up", "-d", "--scale", "flaskapp=2")
+		ls := p.proxy()
+		ls.waitUp(2)
+		ls.wantShares(20, 10, 10)
+	})
+	t.Run("longshore labels", func(t *testing.T) {
+		p := project(t, compose, "{}", "", `
+  api:
+    image: `+dockertest.Image(t, "longshore/internal/testapp")+`
+    expose: ["5090"]
+    labels: {longshore.host: api.example.com, longshore.path: /v1, longshore.port: "5090", longshore.colour: red}
+  broken:
+    image: `+dockertest.Image(t, "longshore/internal/testapp")+`
+    labels: {longshore.host: broken.example.com, longshore.port: "many"}
+`)
+		p.Run("up", "-d")
+		ls := p.proxy()
+		ls.waitUp(1)
+		api := p.Containers("api")[0]
+		for _, c := range []struct{ host, path, want string }{
+			{"api.example.com", "/v1/x", "200 " + api[:12]},
+			{"API.example.com.:80", "/v1", "200 " + api[:12]},
+			{"api.example.com", "/v2", "404 404 Not Found"},
+			{"www.example.com", "/v1", "404 404 Not Found"},
+			{"broken.example.com", "/", "404 404 Not Found"},
+		} {
+			if got := ls.get(c.host, c.path); got != c.want {
+				t.Errorf("%s%s: got %q, want %q", c.host, c.path, got, c.want)
+			}
+		}
+		if why := ls.state().skipped("broken"); !strings.Contains(why, `longshore.port="many"`) {
+			t.Errorf("the container with the bad label is skipped because %q, want the label named", why)
+		}
+	})
+}
+
+// TestEngineStopUnderLoad stops a replica, whose app exits at once on SIGTERM, under 200 requests/s.
+func TestEngineStopUnderLoad(t *testing.T) {
+	dockertest.Engine(t)
+	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: flaskapp:5090", "")
+	p.Run("up", "-d", "--scale", "flaskapp=3")
+	ls := p.proxy()
+	ls.waitUp(3)
+	victim := p.Containers("flaskapp")[0]
+
+	load := ls.startLoad(200)
+	load.waitFor(100)
+	dockertest.Docker(t, "stop", victim)
+	load.waitFor(load.count() + 200)
+	answers := load.stop()
+	if bad := answers.failed(); len(bad) > 0 {
+		t.Errorf("%d of %d requests failed while a replica was stopped: %v", len(bad), len(answers), bad[:min(len(bad), 5)])
+	}
+	if n := answers.by(victim[:12]); n == 0 {
+		t.Error("the stopped replica never had a request before")
+	}
+	if s := ls.state().backend(victim).State; s != "down" {
+		t.Errorf("the stopped replica is %q, want down", s)
+	}
+}
+
+// TestEngineSlowStarter checks that a replica gets no request before its app listens.
+func TestEngineSlowStarter(t *testing.T) {
+	dockertest.Engine(t)
+	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: flaskapp:5090", "")
+	p.Run("up", "-d", "flaskapp", "longshore")
+	ls := p.proxy()
+	ls.waitUp(1)
+	load := ls.startLoad(100)
+	slow := dockertest.Docker(t, "run", "-d", "--network", p.Name+"_default", "--name", p.Name+"-slow", "-e", "LISTEN_AFTER=2s",
+		"--label", "com.docker.compose.project="+p.Name, "--label", "com.docker.compose.service=flaskapp",
+		dockertest.Image(t, "longshore/internal/testapp"))
+	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", slow) })
+	dockertest.Wait(t, "the starting replica to be seen", func() bool { return ls.state().backend(slow).State == "probing" })
+	dockertest.Wait(t, "the replica that listens late to answer", func() bool { return load.has(slow[:12]) })
+	answers := load.stop()
+	if bad := answers.failed(); len(bad) > 0 {
+		t.Errorf("%d of %d requests failed while a replica started slowly: %v", len(bad), len(answers), bad[:min(len(bad), 5)])
+	}
+	if b := ls.state().backend(slow); b.Failures != 0 {
+		t.Errorf("the slow starter was tried too early: %d failures", b.Failures)
+	}
+}
+
+// TestEngineRestart checks that a restarted container, with a new address under the same ID, is used again.
+func TestEngineRestart(t *testing.T) {
+	dockertest.Engine(t)
+	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: flaskapp:5090", "")
+	p.Run("up", "-d", "--scale", "flaskapp=2")
+	ls := p.proxy()
+	ls.waitUp(2)
+	one := p.Containers("flaskapp")[0]
+	before := ls.state().backend(one).Addr
+
+	dockertest.Docker(t, "stop", "-t", "1", one)
+	// Somebody else takes the address that is free now.
+	squatter := dockertest.Docker(t, "run", "-d", "--network", p.Name+"_default", dockertest.Image(t, "longshore/internal/testapp"))
+	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", squatter) })
+	dockertest.Docker(t, "start", one)
+	dockertest.Wait(t, "the restarted container to be up", func() bool { return ls.state().backend(one).State == "up" })
+	if after := ls.state().backend(one).Addr; after == before {
+		t.Errorf("the address is still %s: the test wants one that has changed", after)
+	}
+	shares := ls.shares(20)
+	if shares[one[:12]] != 10 {
+		t.Errorf("shares after the restart: %v, want 10 for %s", shares, one[:12])
+	}
+	if shares[squatter[:12]] != 0 {
+		t.Errorf("shares after the restart: %v: a container that is no replica got requests", shares)
+	}
+}
+
+// TestEngineHup checks that a signal the app handles does not drain.
+func TestEngineHup(t *testing.T) {
+	dockertest.Engine(t)
+	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: flaskapp:5090", "")
+	p.Run("up", "-d", "--scale", "flaskapp=2")
+	ls := p.proxy()
+	ls.waitUp(2)
+	two := p.Containers("flaskapp")
+	dockertest.Docker(t, "kill", "-s", "HUP", two[0])
+	// Events come in order: when the second container is seen to be paused, the signal was seen too.
+	dockertest.Docker(t, "pause", two[1])
+	dockertest.Wait(t, "the pause to be seen", func() bool { return ls.state().backend(two[1]).State == "paused" })
+	if b := ls.state().backend(two[0]); b.State != "up" {
+		t.Errorf("after SIGHUP the backend is %s (%s), want up", b.State, b.Why)
+	}
+	ls.wantShares(6, 6)
+	dockertest.Docker(t, "unpause", two[1])
+	ls.waitUp(2)
+	ls.wantShares(20, 10, 10)
+}
+
+// TestEngineStopping checks that a replica that was told to stop, and takes its time, drains.
+func TestEngineStopping(t *testing.T) {
+	dockertest.Engine(t)
+	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: flaskapp:5090", "", `
+    environment: {ON_TERM: ignore}
+`)
+	p.Run("up", "-d", "--scale", "flaskapp=2")
+	ls := p.proxy()
+	ls.waitUp(2)
+	two := p.Containers("flaskapp")
+	stop := exec.Command("docker", "stop", "-t", "5", two[0])
+	if err := stop.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dockertest.Wait(t, "the replica to drain", func() bool { return ls.state().backend(two[0]).State == "draining" })
+	if shares := ls.shares(10); shares[two[1][:12]] != 10 {
+		t.Errorf("while %s drains: shares %v, want all 10 on %s", two[0][:12], shares, two[1][:12])
+	}
+	if err := stop.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEngineStrangers checks that containers of another project, and on a network that is not shared,
+// are not used, and that the state says why.
+func TestEngineStrangers(t *testing.T) {
+	dockertest.Engine(t)
+	compose := dockertest.Composes(t)[0]
+	p := project(t, compose, "LONGSHORE_UPSTREAM: flaskapp:5090", "")
+	other := project(t, compose, "LONGSHORE_UPSTREAM: flaskapp:5090", "")
+	other.Run("up", "-d", "flaskapp")
+	island := dockertest.Name("island")
+	dockertest.Docker(t, "network", "create", island)
+	t.Cleanup(func() { dockertest.Docker(t, "network", "rm", island) })
+	lonely := dockertest.Docker(t, "run", "-d", "--name", island+"-app", "--network", island,
+		"--label", "com.docker.compose.project="+p.Name, "--label", "com.docker.compose.service=flaskapp",
+		dockertest.Image(t, "longshore/internal/testapp"))
+	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", lonely) })
+
+	p.Run("up", "-d", "flaskapp", "longshore")
+	ls := p.proxy()
+	ls.waitUp(1)
+	ls.wantShares(10, 10)
+	s := ls.state()
+	if why := s.skipped(other.Containers("flaskapp")[0]); !strings.Contains(why, "project") || !strings.Contains(why, other.Name) {
+		t.Errorf("the other project's container is skipped because %q, want the project named", why)
+	}
+	if why := s.skipped(lonely); !strings.Contains(why, "network") || !strings.Contains(why, island) {
+		t.Errorf("the container on the other network is skipped because %q, want the network named", why)
+	}
+}
+
+// TestEngineHost runs the proxy on the host, and in a container with host networking.
+func TestEngineHost(t *testing.T) {
+	dockertest.Engine(t)
+	compose := dockertest.Composes(t)[0]
+	for _, how := range []string{"binary", "host network"} {
+		t.Run(how, func(t *testing.T) {
+			p := project(t, compose, "{}", "")
+			p.Run("up", "-d", "--scale", "flaskapp=2", "flaskapp")
+			env := []string{"LONGSHORE_UPSTREAM=flaskapp:5090", "LONGSHORE_PROJECT=" + p.Name,
+				"LONGSHORE_LISTEN=" + freePort(t), "LONGSHORE_ADMIN=" + freePort(t)}
+			if how == "binary" {
+				startBinary(t, env...)
+			} else {
+				args := []string{"run", "-d", "--network", "host", "-v", "/var/run/docker.sock:/var/run/docker.sock:ro"}
+				for _, kv := range env {
+					args = append(args, "-e", kv)
+				}
+				id := dockertest.Docker(t, append(args, dockertest.Image(t, "longshore/cmd/longshore"))...)
+				t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", id) })
+			}
+			ls := client(t, value(env[2]), value(env[3]))
+			ls.waitUp(2)
+			ls.wantShares(20, 10, 10)
+		})
+	}
+}
+
+// TestEngineUser runs the image as another user than root, who gets at the socket by its group.
+func TestEngineUser(t *testing.T) {
+	dockertest.Engine(t)
+	socket, err := os.Stat("/var/run/docker.sock")
+	if err != nil {
+		t.Skip("the engine's socket is not on this host")
+	}
+	gid := fmt.Sprint(socket.Sys().(*syscall.Stat_t).Gid)
+	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: flaskapp:5090", "")
+	p.Run("up", "-d", "flaskapp")
+	id := dockertest.Docker(t, "run", "-d", "--network", p.Name+"_default", "-u", "65534:65534", "--group-add", gid,
+		"-p", "127.0.0.1::80", "-p", "127.0.0.1::9180", "-e", "LONGSHORE_UPSTREAM=flaskapp:5090", "-e", "LONGSHORE_PROJECT="+p.Name,
+		"-v", "/var/run/docker.sock:/var/run/docker.sock:ro", dockertest.Image(t, "longshore/cmd/longshore"))
+	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", id) })
+	ls := client(t, dockertest.Published(t, id, "80"), dockertest.Published(t, id, "9180"))
+	ls.waitUp(1)
+	ls.wantShares(4, 4)
+}
+
+// TestEngineStreamCut puts a proxy in front of the socket that cuts the stream: neither state nor a
+// change made meanwhile is lost.
+func TestEngineStreamCut(t *testing.T) {
+	dockertest.Engine(t)
+	compose := dockertest.Composes(t)[0]
+	p := project(t, compose, "{}", "")
+	p.Run("up", "-d", "--scale", "flaskapp=2", "flaskapp")
+	socket := newSocketProxy(t)
+	env := []string{"DOCKER_HOST=unix://" + socket.path, "LONGSHORE_UPSTREAM=flaskapp:5090", "LONGSHORE_PROJECT=" + p.Name,
+		"LONGSHORE_LISTEN=" + freePort(t), "LONGSHORE_ADMIN=" + freePort(t)}
+	startBinary(t, env...)
+	ls := client(t, value(env[3]), value(env[4]))
+	ls.waitUp(2)
+
+	socket.cut()
+	dockertest.Wait(t, "the cut to be noticed", func() bool { return !ls.state().Docker.Connected })
+	if code, body := ls.admin("/readyz"); code != 200 || !strings.Contains(body, "without the docker daemon since") {
+		t.Errorf("/readyz while the daemon is away: %d %q, want 200 and since when", code, body)
+	}
+	ls.wantShares(20, 10, 10)
+	p.Run("up", "-d", "--no-recreate", "--scale", "flaskapp=3", "flaskapp")
+	gone := p.Containers("flaskapp")[0]
+	dockertest.Docker(t, "kill", gone)
+
+	socket.mend()
+	ls.waitUp(2)
+	dockertest.Wait(t, "the killed replica to be seen as down", func() bool { return ls.state().backend(gone).State == "down" })
+	ls.wantShares(20, 10, 10)
+}
+
+// A longshore is a running proxy as a user sees it.
+type longshore struct {
+	t           testing.TB
+	front, back string // host:port of the proxy and of its admin listener
+	http        *http.Client
+}
+
+func client(t testing.TB, front, back string) *longshore {
+	// A connection per request: this client never repeats one by itself.
+	return &longshore{t, front, back, &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+}
+
+type testProject struct {
+	*dockertest.Project
+	t testing.TB
+}
+
+// project writes a compose file with a proxy and a flaskapp. env are lines for the proxy's
+// environment; more continues the file.
+func project(t testing.TB, compose []string, env, env2 string, more ...string) testProject {
+	t.Helper()
+	return testProject{t: t, Project: dockertest.Compose(t, compose, fmt.Sprintf(`
+services:
+  longshore:
+    image: %s
+    ports: ["127.0.0.1::80", "127.0.0.1::9180"]
+    volumes: ["/var/run/docker.sock:/var/run/docker.sock:ro"]
+    environment:
+      %s
+      %s
+  flaskapp:
+    image: %s
+    labels: {com.ameyalokare.type: web}
+%s`, dockertest.Image(t, "longshore/cmd/longshore"), env, env2, dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090"), strings.Join(more, "\n")))}
+}
+
+// proxy finds the project's proxy.
+func (p testProject) proxy() *longshore {
+	t, id := p.t, p.Containers("longshore")[0]
+	return client(t, dockertest.Published(t, id, "80"), dockertest.Published(t, id, "9180"))
+}
+
+// get asks for a path under a host and returns "STATUS BODY".
+func (ls *longshore) get(host, path string) string {
+	ls.t.Helper()
+	req, err := http.NewRequest("GET", "http://"+ls.front+path, nil)
+	if err != nil {
+		ls.t.Fatal(err)
+	}
+	req.Host = host
+	res, err := ls.http.Do(req)
+	if err != nil {
+		return err.Error()
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%d %s", res.StatusCode, strings.TrimSpace(string(body)))
+}
+
+// shares sends n requests one after another and counts the answers by hostname.
+func (ls *longshore) shares(n int) map[string]int {
+	ls.t.Helper()
+	by := make(map[string]int)
+	for range n {
+		answer := ls.get("localhost", "/")
+		host, ok := strings.CutPrefix(answer, "200 ")
+		if !ok {
+			ls.t.Errorf("got %q, want a hostname", answer)
+		}
+		by[host]++
+	}
+	return by
+}
+
+func (ls *longshore) wantShares(n int, want ...int) {
+	ls.t.Helper()
+	by := ls.shares(n)
+	if got := slices.Sorted(maps.Values(by)); !slices.Equal(got, want) {
+		ls.t.Errorf("%d requests were shared %v, want %v", n, by, want)
+	}
+}
+
+func (ls *longshore) admin(path string) (int, string) {
+	ls.t.Helper()
+	res, err := ls.http.Get("http://" + ls.back + path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	return res.StatusCode, string(body)
+}
+
+// apiState is what /api/state promises.
+type apiState struct {
+	Docker struct {
+		Connected bool
+		Since     time.Time
+	}
+	Services []struct {
+		Name, Balancer string
+		Routes         []string
+		Parked         int
+		Backends       []apiBackend
+	}
+	Skipped []struct{ ID, Name, Why string }
+}
+
+type apiBackend struct {
+	ID, Name, Addr, State, Why string
+	Weight, InFlight           int
+	Requests, Failures         int
+}
+
+func (ls *longshore) state() (s apiState) {
+	ls.t.Helper()
+	if code, body := ls.admin("/api/state"); code == 200 {
+		if err := json.Unmarshal([]byte(body), &s); err != nil {
+			ls.t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func (s apiState) backend(id string) apiBackend {
+	for _, svc := range s.Services {
+		for _, b := range svc.Backends {
+			if b.ID == id {
+				return b
+			}
+		}
+	}
+	return apiBackend{}
+}
+
+// skipped tells why a container is not used, by ID or by a part of its name.
+func (s apiState) skipped(what string) string {
+	for _, sk := range s.Skipped {
+		if sk.ID == what || strings.Contains(sk.Name, what) {
+			return sk.Why
+		}
+	}
+	return ""
+}
+
+// waitUp waits until exactly n backends are up and proven, and none is on its way.
+func (ls *longshore) waitUp(n int) {
+	ls.t.Helper()
+	var s apiState
+	defer func() {
+		if ls.t.Failed() {
+			ls.t.Logf("state: %+v", s)
+		}
+	}()
+	dockertest.Wait(ls.t, fmt.Sprintf("%d backends to be up", n), func() bool {
+		s = ls.state()
+		up, others := 0, 0
+		for _, svc := range s.Services {
+			for _, b := range svc.Backends {
+				switch b.State {
+				case "up":
+					up++
+				case "probing", "draining":
+					others++
+				}
+			}
+		}
+		return up == n && others == 0
+	})
+}
+
+// A load sends requests at a fixed rate, whatever becomes of them.
+type load struct {
+	cancel  context.CancelFunc
+	stopped sync.WaitGroup
+
+	mu      sync.Mutex // guards answers
+	answers answers
+}
+
+type answers []string // "200 HOSTNAME", or why there is none
+
+func (ls *longshore) startLoad(perSecond int) *load {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{cancel: cancel}
+	ls.t.Cleanup(func() { l.stop() })
+	l.stopped.Go(func() {
+		tick := time.NewTicker(time.Second / time.Duration(perSecond))
+		defer tick.Stop()
+		for range 60 * perSecond { // a bound, should the test hang
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			l.stopped.Go(func() {
+				a := ls.get("localhost", "/")
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				l.answers = append(l.answers, a)
+			})
+		}
+	})
+	return l
+}
+
+// stop waits for the last answer and returns all of them.
+func (l *load) stop() answers {
+	l.cancel()
+	l.stopped.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.answers
+}
+
+func (l *load) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.answers)
+}
+
+func (l *load) has(host string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Contains(l.answers, "200 "+host)
+}
+
+// waitFor waits until n requests are answered.
+func (l *load) waitFor(n int) {
+	for l.count() < n {
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (as answers) failed() (bad []string) {
+	for _, a := range as {
+		if !strings.HasPrefix(a, "200 ") {
+			bad = append(bad, a)
+		}
+	}
+	return bad
+}
+
+func (as answers) by(host string) (n int) {
+	for _, a := range as {
+		if a == "200 "+host {
+			n++
+		}
+	}
+	return n
+}
+
+// startBinary runs longshore on the host until the test ends.
+func startBinary(t testing.TB, env ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(dockertest.Binary(t, "longshore/cmd/longshore", filepath.Join(t.TempDir(), "longshore")))
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stderr = t.Output()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func value(kv string) string {
+	_, v, _ := strings.Cut(kv, "=")
+	return v
+}
+
+// A socketProxy stands between longshore and the engine's socket, and can be cut.
+type socketProxy struct {
+	path string
+	t    testing.TB
+	s    *http.Server
+}
+
+func newSocketProxy(t testing.TB) *socketProxy {
+	p := &socketProxy{path: filepath.Join(t.TempDir(), "docker.sock"), t: t}
+	p.mend()
+	t.Cleanup(p.cut)
+	return p
+}
+
+// cut ends all connections and refuses new ones.
+func (p *socketProxy) cut() {
+	p.s.Close()
+	os.Remove(p.path)
+}
+
+// mend lets connections through again.
+func (p *socketProxy) mend() {
+	ln, err := net.Listen("unix", p.path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	engine := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "docker"})
+	engine.FlushInterval = -1
+	engine.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", "/var/run/docker.sock")
+	}}
+	engine.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(502) }
+	p.s = &http.Server{Handler: engine}
+	go p.s.Serve(ln)
+}

@@ -1,0 +1,485 @@
+package docker
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
+
+	"longshore/discovery"
+	"longshore/health"
+)
+
+// web1 is how web-1 is described.
+func web1(w world) string {
+	st, _ := w.state()
+	for _, s := range st.Services {
+		for _, e := range s.Endpoints {
+			if strings.HasSuffix(e.Name, "web-1") {
+				return strings.TrimPrefix(describeEndpoint(e), "web-1 ")
+			}
+		}
+	}
+	for _, s := range st.Skipped {
+		return "skip " + s.Why
+	}
+	return "-"
+}
+
+// Each step is done and its events are heard; "answer" lets the engine answer what was asked, so
+// what stands before it is known from events alone.
+func TestEvents(t *testing.T) {
+	const up = "172.18.0.4:80 #1"
+	tests := []struct{ name, steps, want string }{
+		{"stop", "signal 15", up + " stopping"},
+		{"stop ends", "signal 15; exit 0", "#1 down: exited (0)"},
+		{"killed", "signal 9", up + " stopping"},
+		{"own stop signal", "signal 28", up + " stopping"},
+		{"in words", "signal SIGWINCH", up + " stopping"},
+		{"hup is no stop", "signal 1; answer", up},
+		{"quit is a thread dump", "signal QUIT; answer", up},
+		{"stopping outlives an inspect", "signal 15; update; answer", up + " stopping"},
+		{"stop timer", "signal 15; wait 11s", up + " stopping"},
+		{"stop timer ends", "signal 15; wait 12100ms", "172.18.0.4:80 #2"},
+		{"second kill", "signal 15; wait 10s; signal 9; wait 3s", up + " stopping"},
+		{"restart", "signal 15; exit 0; start; answer", "172.18.0.6:80 #2"},
+		{"restart unanswered", "signal 15; exit 0; start", "#1 down: exited (0)"},
+		{"crash", "exit 137", "#1 down: exited (137)"},
+		{"crash, disconnect first", "die-last 137", "#1 down: exited (137)"},
+		{"crash loop", "crash-loop 1; answer", "#1 down: restarting (exit code 1)"},
+		{"pause", "pause", up + " paused"},
+		{"unpause waits for the answer", "pause; unpause", up + " paused"},
+		{"unpause", "pause; unpause; answer", "172.18.0.4:80 #2"},
+		{"stop while paused", "pause; signal 15; answer", up + " stopping paused"},
+		{"stopped while paused", "pause; signal 15; exit 0", "#1 down: exited (0)"},
+		{"disconnect", "disconnect demo_default", "#1 down: disconnected from network demo_default"},
+		{"disconnect, inspected", "disconnect demo_default; answer", "#1 down: disconnected from network demo_default"},
+		{"connect again", "disconnect demo_default; answer; connect demo_default; answer", "172.18.0.6:80 #2"},
+		{"disconnect from another", "connect other; answer; disconnect other; answer", up},
+		{"move to another", "connect shared; answer; disconnect demo_default", "172.18.0.6:80 #2"},
+		{"new network beside", "connect shared; answer", up},
+		{"unhealthy", "health unhealthy", up + " unhealthy"},
+		{"healthy", "health unhealthy; health healthy; answer", up + " healthy"},
+		{"oom kills a child", "oom; answer", up},
+		{"rename", "rename renamed", up},
+		{"destroy", "exit 0; destroy", "-"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			m := demo()
+			m.boxes["demo-proxy-1"].nets["shared"] = "172.19.0.2"
+			if strings.Contains(test.steps, "WINCH") || strings.Contains(test.steps, "28") {
+				m.boxes["demo-web-1"].signal = "SIGWINCH"
+			}
+			if strings.Contains(test.steps, "health") {
+				m.boxes["demo-web-1"].health = "healthy"
+			}
+			d := drive(t, m, upstream(t, "web"))
+			name := "demo-web-1"
+			for step := range strings.SplitSeq(test.steps, "; ") {
+				verb, arg, _ := strings.Cut(step, " ")
+				switch verb {
+				case "answer":
+					d.answer()
+				case "wait":
+					wait, err := time.ParseDuration(arg)
+					if err != nil {
+						t.Fatal(err)
+					}
+					d.now = d.now.Add(wait)
+					d.hear(func(w world) (world, todo) {
+						w, ask, _ := w.tick(d.now)
+						return w, ask
+					})
+				default:
+					d.do(verb + " " + name + " " + arg)
+					d.deliver()
+				}
+			}
+			want := strings.Replace(test.want, "stopping paused", "", 1)
+			got := web1(d.w)
+			if want != test.want { // two words, in any order
+				if !strings.Contains(got, "stopping") || !strings.Contains(got, "paused") {
+					t.Errorf("got  %s\nwant %s", got, test.want)
+				}
+				return
+			}
+			if got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
+// An event that comes late does not undo what the engine said after it happened.
+func TestLateEvents(t *testing.T) {
+	for _, ops := range []string{
+		"exit 0; start", "signal 15; exit 0; start", "pause; unpause", "disconnect demo_default; connect demo_default",
+		"die-last 0; start",
+	} {
+		t.Run(ops, func(t *testing.T) {
+			d := drive(t, demo(), upstream(t, "web"))
+			for op := range strings.SplitSeq(ops, "; ") {
+				verb, arg, _ := strings.Cut(op, " ")
+				d.do(verb + " demo-web-1 " + arg)
+			}
+			d.relist(true)
+			d.answer() // all is known before the first event comes
+			want := web1(d.w)
+			for len(d.events) > 0 {
+				rest := d.events[1:]
+				d.events = d.events[:1]
+				d.deliver()
+				d.events = rest
+				if got := web1(d.w); got != want {
+					t.Errorf("after a late event: %s, want %s", got, want)
+				}
+			}
+			d.answer()
+			if got := web1(d.w); got != want {
+				t.Errorf("in the end: %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// A list that was lost on its way, and an answer older than an event, change nothing.
+func TestLateAnswers(t *testing.T) {
+	t.Run("inspect older than die", func(t *testing.T) {
+		d := drive(t, demo(), upstream(t, "web"))
+		b := d.boxes["demo-web-1"]
+		a := answer{id: b.id, asked: d.now}
+		a.found, _ = d.inspect(b.id)
+		d.do("exit demo-web-1 1")
+		d.deliver()
+		d.due = make(todo)
+		d.hear(func(w world) (world, todo) { return w.learn(a) })
+		if got := web1(d.w); got != "#1 down: exited (1)" {
+			t.Errorf("got %s", got)
+		}
+		if !d.due[b.id] {
+			t.Error("not asked again")
+		}
+	})
+	t.Run("inspect of a destroyed container", func(t *testing.T) {
+		d := drive(t, demo(), upstream(t, "web"))
+		b := d.boxes["demo-web-1"]
+		a := answer{id: b.id, asked: d.now}
+		a.found, _ = d.inspect(b.id)
+		l := listing{asked: d.now, all: d.list()}
+		d.do("exit demo-web-1 1")
+		d.do("destroy demo-web-1")
+		d.deliver()
+		d.hear(func(w world) (world, todo) { return w.learn(a) })
+		d.hear(func(w world) (world, todo) { return w.list(l) })
+		d.answer()
+		if got := web1(d.w); got != "-" {
+			t.Errorf("got %s", got)
+		}
+	})
+	t.Run("list older than create", func(t *testing.T) {
+		d := drive(t, demo(), upstream(t, "web"))
+		l := listing{asked: d.now, all: d.list()}
+		d.service("web-3")
+		d.play("start demo-web-3")
+		d.hear(func(w world) (world, todo) { return w.list(l) })
+		d.answer()
+		if got := see(d.w); !strings.Contains(got, "web-3 172.18.0.6:80 #1") {
+			t.Errorf("got\n%s", got)
+		}
+	})
+	t.Run("failed inspect", func(t *testing.T) {
+		m := demo()
+		d := drive(t, m, upstream(t, "web"))
+		b := m.service("web-3")
+		m.do("start demo-web-3")
+		d.deliver()
+		d.hear(func(w world) (world, todo) {
+			return w.learn(answer{id: b.id, asked: d.now, err: tooSlow{}})
+		})
+		if got := see(d.w); !strings.Contains(got, "skip demo-web-3: too slow") {
+			t.Errorf("got\n%s", got)
+		}
+		d.due = make(todo)
+		d.hear(func(w world) (world, todo) { w, ask, _ := w.tick(d.now.Add(retryAfter)); return w, ask })
+		if !d.due[b.id] {
+			t.Error("not asked again")
+		}
+		d.answer()
+		if got := see(d.w); !strings.Contains(got, "web-3 172.18.0.6:80 #1") {
+			t.Errorf("after the retry\n%s", got)
+		}
+	})
+}
+
+type tooSlow struct{}
+
+func (tooSlow) Error() string { return "too slow" }
+
+// What a list tells and no event did: it is inspected.
+func TestLostEvents(t *testing.T) {
+	for _, test := range []struct{ ops, want string }{
+		{"exit 3", "#1 down: exited (3)"},
+		{"exit 3; start; exit 4", "#1 down: exited (4)"},
+		{"exit 0; start", "172.18.0.6:80 #2"},
+		{"pause", "172.18.0.4:80 #1 paused"},
+		{"connect shared; disconnect demo_default", "172.18.0.6:80 #2"},
+		{"exit 0; destroy", "-"},
+		{"crash-loop 1", "#1 down: restarting (exit code 1)"},
+	} {
+		d := drive(t, demo(), upstream(t, "web"))
+		d.boxes["demo-proxy-1"].nets["shared"] = "172.19.0.2"
+		for op := range strings.SplitSeq(test.ops, "; ") {
+			verb, arg, _ := strings.Cut(op, " ")
+			d.do(verb + " demo-web-1 " + arg)
+		}
+		d.take()
+		d.relist(false)
+		d.answer()
+		if got := web1(d.w); got != test.want {
+			t.Errorf("%s: %s, want %s", test.ops, got, test.want)
+		}
+		d.relist(false)
+		if len(d.due) != 0 {
+			t.Errorf("%s: a second list asks again: %v", test.ops, d.due)
+		}
+	}
+}
+
+// Containers of other projects are never inspected, and their events cost nothing.
+func TestOtherProjects(t *testing.T) {
+	m := demo()
+	other := m.create("other-db-1", projectLabel+"=other", serviceLabel+"=db").on("other_default")
+	d := drive(t, m, upstream(t, "web"))
+	if d.w.containers[other.id].known {
+		t.Error("inspected by the list")
+	}
+	for _, op := range []string{"start other-db-1", "pause other-db-1", "unpause other-db-1", "exit other-db-1 1"} {
+		d.do(op)
+		d.deliver()
+		if len(d.due) > 0 {
+			t.Errorf("%s: asks", op)
+		}
+	}
+}
+
+// However events, lists and answers interleave, and whatever was lost while the stream was cut, what
+// is known in the end is what a new world learns from one list.
+func TestConverges(t *testing.T) {
+	runs := 3000
+	if testing.Short() {
+		runs = 300
+	}
+	v := upstream(t, "web")
+	for seed := range uint64(runs) {
+		converges(t, v, seed)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func converges(t *testing.T, v view, seed uint64) {
+	r := rand.New(rand.NewPCG(seed, 0))
+	m := demo()
+	m.boxes["demo-proxy-1"].on("other")
+	d := &driver{model: m, t: t, w: world{view: v}, due: make(todo)}
+	var (
+		stream  []events.Message // sent and not heard
+		lists   []listing        // on their way
+		answers []answer
+		asked   = make(map[string]bool)
+		history []string
+	)
+	note := func(s string) { history = append(history, s) }
+	ask := func(id string) {
+		d.tick()
+		a := answer{id: id, asked: d.now}
+		for range r.IntN(3) { // the engine takes its time
+			m.random(r)
+		}
+		var ok bool
+		a.found, ok = m.inspect(id)
+		a.gone = !ok
+		if r.IntN(20) == 0 {
+			a = answer{id: id, asked: a.asked, err: tooSlow{}}
+		}
+		answers = append(answers, a)
+		asked[id] = true
+	}
+	list := func(fresh bool) {
+		d.tick()
+		l := listing{asked: d.now, fresh: fresh}
+		for range r.IntN(3) {
+			m.random(r)
+		}
+		l.all = m.list()
+		lists = append(lists, l)
+	}
+	hearOne := func() {
+		e, ok := readEvent(stream[0], d.now)
+		stream = stream[1:]
+		if ok {
+			note("hear " + e.action)
+			d.hear(func(w world) (world, todo) { return w.on(e) })
+		}
+	}
+	learnOne := func(i int) {
+		a := answers[i]
+		answers = slices.Delete(answers, i, i+1)
+		delete(asked, a.id)
+		note("learn")
+		d.hear(func(w world) (world, todo) { return w.learn(a) })
+	}
+	listOne := func() {
+		l := lists[0]
+		lists = lists[1:]
+		note("list")
+		d.hear(func(w world) (world, todo) { return w.list(l) })
+	}
+	askDue := func() {
+		for _, id := range slices.Sorted(maps.Keys(d.due)) {
+			delete(d.due, id)
+			if !asked[id] {
+				ask(id)
+			}
+		}
+	}
+	m.take()
+	list(true)
+	for range 10 + r.IntN(50) {
+		d.tick()
+		stream = append(stream, m.take()...)
+		switch n := r.IntN(100); {
+		case n < 35:
+			m.random(r)
+		case n < 60 && len(stream) > 0:
+			hearOne()
+		case n < 75 && len(answers) > 0:
+			learnOne(r.IntN(len(answers)))
+		case n < 85 && len(lists) > 0:
+			listOne()
+		case n < 90:
+			askDue()
+		case n < 93:
+			list(false)
+		case n < 96: // the stream is cut: what was not heard is lost, and a new list is made
+			stream = nil
+			m.random(r)
+			m.take()
+			list(true)
+		default:
+			d.hear(func(w world) (world, todo) { w, ask, _ := w.tick(d.now); return w, ask })
+		}
+	}
+	for range 1000 {
+		d.tick()
+		stream = append(stream, m.take()...)
+		switch {
+		case len(stream) > 0:
+			hearOne()
+		case len(lists) > 0:
+			listOne()
+		case len(answers) > 0:
+			learnOne(0)
+		case len(d.due) > 0:
+			askDue()
+		default:
+			w, again, next := d.w.tick(d.now.Add(time.Hour))
+			d.w = w
+			maps.Copy(d.due, again)
+			if next.IsZero() && len(again) == 0 {
+				goto settled
+			}
+		}
+	}
+	t.Fatalf("seed %d: does not come to rest", seed)
+settled:
+	fresh := &driver{model: m, t: t, w: world{view: v}, due: make(todo)}
+	fresh.relist(true)
+	fresh.answer()
+	if got, want := plain(d.w), plain(fresh.w); got != want {
+		t.Errorf("seed %d: after %s\ngot\n%swant\n%s", seed, strings.Join(history, ", "), got, want)
+	}
+}
+
+// plain describes what does not depend on the past.
+func plain(w world) string {
+	st, _ := w.state()
+	var lost []discovery.Skip
+	for i, s := range st.Services {
+		st.Services[i].Endpoints = slices.DeleteFunc(slices.Clone(s.Endpoints), func(e discovery.Endpoint) bool {
+			gone := strings.HasPrefix(e.Down, "disconnected") // a new world skips it for want of a network
+			if gone {
+				lost = append(lost, discovery.Skip{Name: e.Key.ID})
+			}
+			return gone
+		})
+		for j := range st.Services[i].Endpoints {
+			e := &st.Services[i].Endpoints[j]
+			e.Key.Run, e.Stopping = 0, false
+		}
+	}
+	for i, s := range st.Skipped {
+		if strings.HasPrefix(s.Why, "no network") {
+			st.Skipped[i] = discovery.Skip{Name: s.ID}
+		}
+	}
+	st.Skipped = append(st.Skipped, lost...)
+	slices.SortFunc(st.Skipped, func(a, b discovery.Skip) int { return strings.Compare(a.Name+a.Why, b.Name+b.Why) })
+	return describe(st)
+}
+
+func TestReadEvent(t *testing.T) {
+	now := time.Unix(1700000000, 0)
+	for _, test := range []struct {
+		m    events.Message
+		want event
+		ok   bool
+	}{
+		{events.Message{Type: "container", Action: "health_status: healthy", Actor: events.Actor{ID: "a"}}, event{action: "health_status", id: "a", health: health.Healthy}, true},
+		{events.Message{Type: "container", Action: "health_status", Actor: events.Actor{ID: "a", Attributes: map[string]string{"health_status": "unhealthy"}}}, event{action: "health_status", id: "a", health: health.Unhealthy}, true},
+		{events.Message{Type: "container", Action: "died", Actor: events.Actor{ID: "a", Attributes: map[string]string{"containerExitCode": "3"}}}, event{action: "die", id: "a", exitCode: 3}, true},
+		{events.Message{Type: "network", Action: "create", Actor: events.Actor{ID: "n"}}, event{}, false},
+		{events.Message{Type: "network", Action: "connect", Actor: events.Actor{ID: "n", Attributes: map[string]string{"container": "a", "name": "x"}}}, event{action: "connect", id: "a", network: "n"}, true},
+	} {
+		got, ok := readEvent(test.m, now)
+		if ok != test.ok {
+			t.Errorf("%s: ok %v", test.m.Action, ok)
+		}
+		if got.action != test.want.action || got.id != test.want.id || got.health != test.want.health || got.exitCode != test.want.exitCode || got.network != test.want.network {
+			if ok {
+				t.Errorf("%s: %+v, want %+v", test.m.Action, got, test.want)
+			}
+		}
+		if ok && !got.time.Equal(now) {
+			t.Errorf("%s: without a time of its own it has %v", test.m.Action, got.time)
+		}
+	}
+}
+
+func TestSignalNumber(t *testing.T) {
+	for s, want := range map[string]int{
+		"TERM": 15, "SIGTERM": 15, "sigquit": 3, "15": 15, "SIGWINCH": 28, "SIGRTMIN+3": 37, "RTMAX-1": 63, "SIGRTMIN": 34, "": 0, "FOO": 0,
+	} {
+		if got := signalNumber(s); got != want {
+			t.Errorf("%q: %d, want %d", s, got, want)
+		}
+	}
+}
+
+func TestNotes(t *testing.T) {
+	for s, want := range map[string]string{"Exited (137) 2 hours ago": "137", "Up 3 seconds (health: starting)": "health: starting", "Up 3 seconds": "", "": ""} {
+		if got := noteIn(s); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
+	if got := nameIn(container.Summary{Names: []string{"/other/link", "/me"}}); got != "me" {
+		t.Errorf("name %q", got)
+	}
+}
