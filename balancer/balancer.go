@@ -18,7 +18,7 @@ const cacheLine = 128
 // list and picker. The zero value is ready. A Load must not be copied after its first use.
 type Load struct {
 	inFlight atomic.Int64
-	pass     atomic.Int64 // virtual time of the next pick, see leastConn; 0: not in a list yet
+	pass     atomic.Int64 // virtual time of the next pick, see leastConn; 0: it has not seen one yet
 	_        [cacheLine - 16]byte
 }
 

@@ -181,7 +181,7 @@ func TestLimit(t *testing.T) {
 		}
 		cs[1].Release()
 		if got, want := pick(t, picker, Query{}), 1; got != want {
-			t.Errorf("all but %d are full: %d", want, got)
+			t.Errorf("only %d is not full: %d, want %[1]d", want, got)
 		}
 	})
 }

@@ -8,7 +8,10 @@ import (
 
 // BenchmarkPick compares Pick and Release, by all processors at once, with what any shared state costs at the least:
 // an atomic add to one counter. Targets, as multiples of that: round_robin and random two 5 at any size, least_conn 10
-// up to 16 candidates. The weights 5, 1, 1, … are representative: equal ones are the best case of every policy.
+// up to 16 candidates. Equal weights are the normal case; 5, 1, 1, … is the one to judge by, if they differ.
+//
+// The ratios say something only on quiet processors that share a cache: else the baseline, which keeps the line for many
+// adds in a row, hides what it costs to move one.
 func BenchmarkPick(b *testing.B) {
 	b.Run("baseline", func(b *testing.B) {
 		var n struct {

@@ -14,11 +14,11 @@ type leastConn struct {
 	longest int64 // stride of the least weight
 }
 
-// second is the stride of weight 1. All weights to 16, tens to 100 and quarters of 100 divide it, so that their shares
-// are exact; and an int64 lasts for 10^12 picks of weight 1.
-const second = 3603600
+// unit is the stride of weight 1. All weights to 16, tens to 100 and quarters of 100 divide it, so that their shares
+// are exact; and an int64 has room for 10¹² such strides.
+const unit = 3603600
 
-func stride(c *Candidate) int64 { return second / int64(c.Weight) }
+func stride(c *Candidate) int64 { return unit / int64(c.Weight) }
 
 func newLeastConn(l list) Picker {
 	p := &leastConn{list: l}
@@ -27,7 +27,8 @@ func newLeastConn(l list) Picker {
 		p.longest = max(p.longest, stride(&l[i]))
 		latest = max(latest, l[i].pass.Load())
 	}
-	// All passes are less than the longest stride apart (see Pick). Newcomers start in there, each somewhere else.
+	// The others take turns within the longest stride, see Pick. Newcomers join there, each at another point: soon, but
+	// not all at once, and none with a debt of picks to catch up.
 	for i := range l {
 		share := stride(&l[i]) * int64(2*i+1) / int64(2*len(l))
 		l[i].pass.CompareAndSwap(0, max(latest-p.longest, 0)+share+1)
@@ -42,8 +43,8 @@ func (p *leastConn) Pick(q Query) (int, bool) {
 		latest := int64(0)
 		for i := range p.list {
 			c := &p.list[i]
-			// The pass first: if it was read before another Pick moved it, the swap below notices.
-			at, n, w := c.pass.Load(), c.inFlight.Load(), int64(c.Weight)
+			// In this order: a request that has ended before n is read has moved the pass.
+			n, at, w := c.inFlight.Load(), c.pass.Load(), int64(c.Weight)
 			latest = max(latest, at)
 			if n*weight > load*w || n*weight == load*w && at >= pass {
 				continue
@@ -57,13 +58,11 @@ func (p *leastConn) Pick(q Query) (int, bool) {
 			return 0, false
 		}
 		c := &p.list[best]
-		// One that was busy or away for long is behind the others. It does not catch up: it would get a burst.
-		next := max(pass, latest-p.longest+1) + stride(c)
-		// If another Pick was faster, its choice may be the better second best of ours. A few times: this must end.
-		if !c.pass.CompareAndSwap(pass, next) && try < 3 {
-			continue
-		}
-		if c.reserve(c.Limit) {
+		// If its load has changed, most likely another Pick was faster, and our second best is the best now. We look
+		// again, but not for ever.
+		if c.inFlight.CompareAndSwap(load, load+1) || try > 2 && c.reserve(c.Limit) {
+			// One that was busy or away for long is behind the others. It does not catch up: that would be a burst.
+			c.pass.Store(max(pass, latest-p.longest+1) + stride(c))
 			return best, true
 		}
 	}

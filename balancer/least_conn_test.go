@@ -1,12 +1,14 @@
 package balancer
 
 import (
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
-// repeats reports whether each window of n names is a permutation of the first.
+// repeats reports whether the first n names come again and again.
 func repeats(names string, n int) bool {
 	for i := n; i < len(names); i++ {
 		if names[i] != names[i-n] {
@@ -139,28 +141,33 @@ func TestLeastConnNoBurstAfterBusy(t *testing.T) {
 	}
 }
 
-// As many as there are pick at the same moment: each gets another backend.
+// Two pick at the same moment from two idle backends: each gets another.
 func TestLeastConnConcurrentPicksDiffer(t *testing.T) {
-	cs := candidates(1, 1, 1, 1)
+	const rounds = 50000
+	cs := candidates(1, 1)
 	p := Policy{}.New(cs)
-	for range 2000 {
-		var ready, wg sync.WaitGroup
-		ready.Add(len(cs))
-		for range cs {
-			wg.Go(func() {
-				ready.Done()
-				ready.Wait()
-				p.Pick(Query{})
-			})
-		}
-		wg.Wait()
-		for _, c := range cs {
-			if got := c.InFlight(); got != 1 {
-				t.Fatalf("%s got %d requests, want 1", c.Name, got)
-			}
-			c.Release()
+	var picked, arrived atomic.Int64
+	meet := func(at *atomic.Int64, round int) {
+		at.Add(1)
+		for at.Load() < int64(2*round) {
+			runtime.Gosched()
 		}
 	}
+	var wg sync.WaitGroup
+	for range cs {
+		wg.Go(func() {
+			for round := 1; round <= rounds; round++ {
+				meet(&arrived, round)
+				i, _ := p.Pick(Query{})
+				if got := cs[i].InFlight(); got != 1 {
+					t.Errorf("round %d: %s has %d requests, want 1", round, cs[i].Name, got)
+				}
+				meet(&picked, round)
+				cs[i].Release()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestLeastConnConcurrentPicksSpread(t *testing.T) {

@@ -11,7 +11,7 @@ type Policy struct {
 	kind uint8 // index into policies
 }
 
-// policies has every policy, sorted by name; the default happens to be the first. Another policy is a file and a line.
+// policies has every policy; the first is the default. Another policy is a file and a line.
 var policies = [...]struct {
 	build func(list) Picker // gets at least two candidates
 	names []string          // nginx spellings of the upstream directive, the canonical one first
@@ -36,7 +36,7 @@ func (p Policy) String() string { return policies[p.kind].names[0] }
 // MarshalText returns the canonical name.
 func (p Policy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalText reads a policy as nginx spells it in an upstream block; as copied from there, with the semicolon, is fine.
+// UnmarshalText reads a policy as nginx spells it in an upstream block, with or without the semicolon.
 func (p *Policy) UnmarshalText(b []byte) error {
 	text := strings.TrimSuffix(strings.TrimSpace(string(b)), ";")
 	name := strings.Join(strings.Fields(text), " ")
@@ -48,6 +48,7 @@ func (p *Policy) UnmarshalText(b []byte) error {
 		}
 		allowed = append(allowed, policies[i].names[0])
 	}
+	slices.Sort(allowed)
 	format := "unknown balancing policy %q: allowed are %s"
 	if planned(name) {
 		format = "balancing policy %q is not built yet: allowed are %s"

@@ -10,7 +10,7 @@ import (
 // fourth request.
 //
 // What it promises: without load, requests are spread by weight, as chance has it. Under load, requests in flight per
-// weight stay close to each other (not: the least is picked), at a cost that does not depend on the number of candidates.
+// weight stay close to each other (not: the least is picked). The cost does not depend on the number of candidates.
 type randomTwo struct {
 	list
 	shares []share
@@ -59,9 +59,11 @@ func (p *randomTwo) Pick(q Query) (int, bool) {
 	first := p.draw(uint32(bits))
 	second := p.draw(uint32(bits >> 32))
 	if second == first {
+		// Any of the others: to draw by weight again could take for ever where one has nearly all of it.
 		second = (first + 1 + rand.IntN(len(p.list)-1)) % len(p.list)
 	}
 	a, b := &p.list[first], &p.list[second]
+	// If nothing is in flight, nobody has less: then the second is not even looked at, which spares a cache miss.
 	if n := a.InFlight(); n > 0 && b.InFlight()*int64(a.Weight) < n*int64(b.Weight) {
 		first, second = second, first
 	}

@@ -62,7 +62,10 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 	}
 	figures := metrics.New(router, link)
 	if d, ok := source.(*docker.Source); ok {
-		d.Applied = func(a docker.Applied) { figures.Applied(a.Add, a.Event) }
+		d.Applied = func(a docker.Applied) {
+			figures.Applied(a.Add, a.Event)
+			logApplied(log, a)
+		}
 	}
 
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -97,6 +100,19 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 		return server.Serve(ctx, front)
 	})
 	return g.Wait()
+}
+
+// logApplied tells, for who measures, how long an event took to reach the routing table.
+func logApplied(log *slog.Logger, a docker.Applied) {
+	if !log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	args := []any{"change", "remove", "event", time.Since(a.Event), "received", time.Since(a.Received)}
+	if a.Add {
+		args[1] = "add"
+		args = append(args, "inspected", time.Since(a.Inspected))
+	}
+	log.Debug("applied", args...)
 }
 
 // serveAdmin answers on the admin listener until ctx is done.

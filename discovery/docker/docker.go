@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,22 +101,24 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		case <-timer.C:
 		}
 		before := w
+		var todo todo
+		var next time.Time
 		for _, said := range box.take() { // all that is there, so that one publish tells it
-			var todo todo
+			was := w
 			switch said := said.(type) {
 			case event:
 				w, todo = w.on(said)
-				out.cause(said)
+				out.heard(said, was, w)
 			case listing:
 				w, todo = w.list(said)
 			case answer:
 				delete(ask.busy, said.id)
 				w, todo = w.learn(said)
-				out.answered(said, len(todo) == 0)
+				out.learned(said, w)
 			}
 			ask.inspect(ctx, todo)
 		}
-		w, todo, next := w.tick(time.Now())
+		w, todo, next = w.tick(time.Now())
 		ask.inspect(ctx, todo)
 		if next.IsZero() {
 			timer.Stop()
@@ -176,32 +179,41 @@ type outlet struct {
 	s         *Source
 	publish   func(discovery.State)
 	open      bool // the first list and its inspects are in
+	published bool
 	last      discovery.State
 	told      map[note]bool
-	coming    map[string]event // that announced a container whose inspect is not answered yet
-	applied   []Applied        // since the last tell
-	published bool
+	coming    map[string]event // by container: what announced it, while it is not usable yet
+	applied   []change         // since the last tell
 }
 
-// cause notes an event as the reason of what is published next.
-func (o *outlet) cause(e event) {
+// A change is an Applied and whose.
+type change struct {
+	Applied
+	id string
+}
+
+// heard notes what an event did to its container.
+func (o *outlet) heard(e event, was, is world) {
 	switch e.action {
 	case "start", "connect", "unpause":
 		if o.coming == nil {
 			o.coming = make(map[string]event)
 		}
 		o.coming[e.id] = e
-	case "kill", "die", "disconnect", "pause":
+		return
+	case "die", "destroy":
 		delete(o.coming, e.id)
-		o.applied = append(o.applied, Applied{Event: e.time, Received: e.received})
+	}
+	if was.usable(e.id) && !is.usable(e.id) {
+		o.applied = append(o.applied, change{Applied{Event: e.time, Received: e.received}, e.id})
 	}
 }
 
-// answered notes that an inspect was, in the end: what was announced is there.
-func (o *outlet) answered(a answer, inTheEnd bool) {
-	if e, ok := o.coming[a.id]; ok && inTheEnd {
+// learned notes that the answer is there which an event made necessary.
+func (o *outlet) learned(a answer, is world) {
+	if e, ok := o.coming[a.id]; ok && is.usable(a.id) {
 		delete(o.coming, a.id)
-		o.applied = append(o.applied, Applied{Add: true, Event: e.time, Received: e.received, Inspected: a.came})
+		o.applied = append(o.applied, change{Applied{Add: true, Event: e.time, Received: e.received, Inspected: a.came}, a.id})
 	}
 }
 
@@ -224,12 +236,19 @@ func (o *outlet) tell(w world) {
 	if o.published && reflect.DeepEqual(st, o.last) {
 		return
 	}
-	first := !o.published
+	before := o.last
 	o.last, o.published = st, true
 	o.publish(st)
-	if o.s.Applied != nil && !first {
-		for _, a := range applied {
-			o.s.Applied(a)
+	for _, c := range applied {
+		if o.s.Applied != nil && (has(st, c.id) || has(before, c.id)) {
+			o.s.Applied(c.Applied)
 		}
 	}
+}
+
+// has reports whether a container is part of a state.
+func has(st discovery.State, id string) bool {
+	return slices.ContainsFunc(st.Services, func(s discovery.Service) bool {
+		return slices.ContainsFunc(s.Endpoints, func(e discovery.Endpoint) bool { return e.Key.ID == id })
+	})
 }

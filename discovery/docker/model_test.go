@@ -23,7 +23,8 @@ import (
 // it answers list and inspect at any moment.
 type model struct {
 	now    time.Time
-	boxes  map[string]*box // by name
+	clock  func() time.Time // nil: a millisecond passes with everything that happens
+	boxes  map[string]*box  // by name
 	events []events.Message
 	lastIP int
 	lastID int
@@ -49,7 +50,7 @@ type box struct {
 }
 
 func newModel() *model {
-	return &model{now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), boxes: make(map[string]*box)}
+	return &model{now: time.Date(2025, 11, 23, 12, 0, 0, 0, time.UTC), boxes: make(map[string]*box)}
 }
 
 // service makes a created container of a compose service in demo_default, "web-2", with labels.
@@ -84,7 +85,12 @@ func (b *box) on(nets ...string) *box {
 
 func (b *box) running() bool { return b.status == "running" || b.status == "paused" }
 
-func (m *model) tick() { m.now = m.now.Add(time.Millisecond) }
+func (m *model) tick() {
+	m.now = m.now.Add(time.Millisecond)
+	if m.clock != nil {
+		m.now = m.clock()
+	}
+}
 
 // say makes an event of a container; more are attributes.
 func (m *model) say(b *box, action string, more ...string) {
@@ -325,9 +331,9 @@ type driver struct {
 }
 
 // drive begins with a first list and its inspects.
-func drive(t testing.TB, m *model, v view) *driver {
+func drive(t testing.TB, m *model, w world) *driver {
 	t.Helper()
-	d := &driver{model: m, t: t, w: world{view: v}, due: make(todo)}
+	d := &driver{model: m, t: t, w: w, due: make(todo)}
 	m.take()
 	d.relist(true)
 	d.answer()
@@ -417,9 +423,12 @@ func describeEndpoint(e discovery.Endpoint) string {
 	if e.Down != "" {
 		s += " down: " + e.Down
 	}
-	for word, is := range map[string]bool{" stopping": e.Stopping, " paused": e.Paused, " relay": e.Relay} {
-		if is {
-			s += word
+	for _, flag := range []struct {
+		is   bool
+		word string
+	}{{e.Stopping, " stopping"}, {e.Paused, " paused"}, {e.Relay, " relay"}} {
+		if flag.is {
+			s += flag.word
 		}
 	}
 	if e.Docker != 0 {
@@ -433,7 +442,7 @@ func see(w world) string {
 	return describe(st)
 }
 
-// upstream parses LONGSHORE_UPSTREAM.
+// upstream is the view of a proxy, container 1 of the model, with LONGSHORE_UPSTREAM=s.
 func upstream(t testing.TB, s string) view {
 	t.Helper()
 	v := view{settings: config.Defaults(), ownIDs: []string{fmt.Sprintf("%064x", 0xabc001)}}

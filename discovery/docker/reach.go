@@ -59,6 +59,16 @@ func (w world) way(c *aContainer) (_ way, why string) {
 	return way{}, why
 }
 
+// usable reports whether a container can get new requests, as far as the engine knows.
+func (w world) usable(id string) bool {
+	c := w.containers[id]
+	if c == nil || c.paused || !c.stopping.IsZero() {
+		return false
+	}
+	v, _ := w.way(c)
+	return v != way{}
+}
+
 // address is where the proxy reaches one port of a container. relay: docker-proxy answers there.
 func (w world) address(c *aContainer, port uint16) (addr string, relay bool, why string) {
 	v, why := w.way(c)

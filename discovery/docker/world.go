@@ -66,6 +66,7 @@ type aContainer struct {
 	run      int       // how many were seen
 	stopping time.Time // was asked to stop, and counts as stopping until then; zero: was not
 	killed   time.Time // when, by the engine's clock
+	early    *event    // a kill that was heard before anything else was known, nil: none
 	lost     string    // network that it was disconnected from in this run
 
 	asked time.Time // when facts were asked for
@@ -162,10 +163,11 @@ func (c *aContainer) apply(e event) (ask bool) {
 	switch e.action {
 	case "kill":
 		// However old it is: inspect does not tell that a container was asked to stop.
-		if !c.known || !c.hits(e) {
-			return !c.known
+		if !c.known {
+			c.early = &e
+			return true
 		}
-		if c.isStop(e.signal) && !e.time.Equal(c.killed) {
+		if c.hits(e) && c.isStop(e.signal) && !e.time.Equal(c.killed) {
 			c.killed = e.time
 			c.stopping = e.received.Add(c.stopTimeout + stopMargin)
 		}
@@ -252,6 +254,10 @@ func (w world) learn(a answer) (world, todo) {
 	next.known, next.failed, next.retry, next.asked = true, nil, time.Time{}, a.asked
 	if !next.running || !next.started.Equal(c.started) {
 		next.stopping, next.lost = time.Time{}, ""
+	}
+	if e := next.early; e != nil {
+		next.early = nil
+		next.apply(*e)
 	}
 	w = w.with(&next)
 	if id := next.sharesWith(); id != "" {

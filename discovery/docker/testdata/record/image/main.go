@@ -13,7 +13,9 @@ import (
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "check" {
 		c, err := net.DialTimeout("tcp", "127.0.0.1:5090", time.Second)
-		if err != nil { os.Exit(1) }
+		if err != nil {
+			os.Exit(1)
+		}
 		c.Close()
 		return
 	}
@@ -21,8 +23,12 @@ func main() {
 	signal.Notify(c, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
 	go func() {
 		for s := range c {
-			if s == syscall.SIGHUP { continue }
-			if os.Getenv("IGNORE") != "" { continue }
+			if s == syscall.SIGHUP {
+				continue
+			}
+			if os.Getenv("IGNORE") != "" {
+				continue
+			}
 			time.Sleep(300 * time.Millisecond)
 			os.Exit(0)
 		}

@@ -1,0 +1,71 @@
+// Bench measures Longshore as a user runs it: the built binary, over HTTP, beside its peers.
+//
+// It needs Go and what a scenario names: nginx and wrk for throughput, a Docker engine for events. It
+// talks to nothing but loopback and containers of its own, and removes what it made.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+const usage = `usage: go run ./bench throughput|events|start [flags]
+
+  throughput  CPU per request of Longshore, nginx and a bare httputil.ReverseProxy, interleaved
+  events      from a container's event to the routing table that follows it
+  start       from the start of the process to its first answer, and resident memory
+
+go run ./bench SCENARIO -h explains its flags.
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	scenarios := map[string]func(context.Context, *flag.FlagSet, []string) error{
+		"throughput": throughput, "events": events, "start": start, "reverseproxy": reverseProxy,
+	}
+	if len(os.Args) < 2 || scenarios[os.Args[1]] == nil {
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	}
+	name := os.Args[1]
+	if err := scenarios[name](ctx, flag.NewFlagSet(name, flag.ExitOnError), os.Args[2:]); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1)
+	}
+}
+
+// build compiles a main package of this module statically into dir.
+func build(ctx context.Context, dir, pkg string) (string, error) {
+	out := filepath.Join(dir, filepath.Base(pkg))
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, msg)
+	}
+	return out, nil
+}
+
+// quantile returns the value below which a share q of the sorted values lies.
+func quantile[T any](sorted []T, q float64) T {
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+}
+
+func median(xs []float64) float64 {
+	xs = slices.Clone(xs)
+	slices.Sort(xs)
+	return quantile(xs, .5)
+}
+
+// environ is this process's environment without LONGSHORE_*, plus what is given.
+func environ(kv ...string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "LONGSHORE_") })
+	return append(env, kv...)
+}

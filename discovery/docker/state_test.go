@@ -1,0 +1,352 @@
+package docker
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"longshore/internal/config"
+)
+
+// A look is a view in words.
+type look struct {
+	upstream, label, project, network string
+	engine                            string
+	host                              bool // the proxy runs on the host
+}
+
+func (l look) view(t *testing.T) view {
+	v := view{settings: config.Defaults(), project: l.project, network: l.network, engine: l.engine}
+	if l.upstream != "" {
+		v = upstream(t, l.upstream)
+		v.project, v.network, v.engine = l.project, l.network, l.engine
+	}
+	if l.label != "" {
+		if err := v.label.UnmarshalText([]byte(l.label)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v.ownIDs = []string{fmt.Sprintf("%064x", 0xabc001)}
+	if l.host {
+		v.ownIDs = nil
+	}
+	return v
+}
+
+// Containers get 172.18.0.3 and up in the order they are made; the proxy is the first. All are
+// started unless they are made with the name of a state.
+func TestState(t *testing.T) {
+	other := []string{projectLabel + "=other", serviceLabel + "=web", numberLabel + "=1"}
+	tests := []struct {
+		name string
+		look look
+		make func(m *model)
+		want string
+	}{
+		{"compose service", look{upstream: "web:5090"}, func(m *model) {
+			m.service("web-1")
+			m.service("web-2")
+		}, `
+web /
+  web-1 172.18.0.4:5090 #1
+  web-2 172.18.0.5:5090 #1`},
+		{"nothing is there yet", look{upstream: "web:5090"}, func(m *model) {}, `
+web /`},
+		{"container name", look{upstream: "demo-db:1"}, func(m *model) {
+			m.create("demo-db", projectLabel+"=demo").on("demo_default")
+		}, `
+demo-db /
+  demo-db 172.18.0.4:1 #1`},
+		{"network alias", look{upstream: "api:1"}, func(m *model) {
+			m.service("web-1").aliases = []string{"api"}
+		}, `
+api /
+  web-1 172.18.0.4:1 #1`},
+		{"alias in a network of others", look{upstream: "api:1"}, func(m *model) {
+			b := m.service("web-1")
+			b.nets, b.aliases = map[string]string{"x": ""}, []string{"api"}
+		}, `
+api /`},
+		{"service before container before alias", look{upstream: "web:1"}, func(m *model) {
+			m.service("web-1")
+			m.create("web", projectLabel+"=demo").on("demo_default")
+			m.service("x-1").aliases = []string{"web"}
+		}, `
+web /
+  web-1 172.18.0.4:1 #1`},
+		{"external", look{upstream: "web:1, /x=x.example.com, /y=192.0.2.1:99"}, func(m *model) {}, `
+192.0.2.1 /y
+  192.0.2.1 192.0.2.1:99 #1
+web /
+x.example.com /x
+  x.example.com x.example.com:80 #1`},
+		{"several routes", look{upstream: "web:1, /a=web:1, /b=web:2"}, func(m *model) {
+			m.service("web-1")
+		}, `
+web / /a
+  web-1 172.18.0.4:1 #1
+web:2 /b
+  web-1 172.18.0.4:2 #1`},
+		{"other project", look{upstream: "web"}, func(m *model) {
+			m.service("web-1")
+			m.create("other-web-1", other...).on("demo_default")
+			m.create("web").on("demo_default")
+		}, `
+web /
+  web-1 172.18.0.4:80 #1
+skip other-web-1: in project "other": only "demo" is looked at (LONGSHORE_PROJECT)`},
+		{"named project", look{upstream: "web", project: "other"}, func(m *model) {
+			m.service("web-1")
+			m.create("other-web-1", other...).on("demo_default")
+		}, `
+web /
+  web-1 172.18.0.5:80 #1
+skip demo-web-1: in project "demo": only "other" is looked at (LONGSHORE_PROJECT)`},
+		{"all projects", look{upstream: "web", project: "*"}, func(m *model) {
+			m.service("web-1")
+			m.create("other-web-1", other...).on("demo_default")
+		}, `
+web /
+  demo/web-1 172.18.0.4:80 #1
+  other/web-1 172.18.0.5:80 #1`},
+		{"one-off", look{upstream: "web"}, func(m *model) {
+			m.service("web-1", oneoffLabel+"=True")
+		}, `
+web /`},
+		{"not the proxy itself", look{upstream: "proxy"}, func(m *model) {}, `
+proxy /`},
+		{"enable=false", look{upstream: "web"}, func(m *model) {
+			m.service("web-1", "longshore.enable=false")
+		}, `
+web /
+skip demo-web-1: label longshore.enable=false`},
+		{"bad label", look{upstream: "web"}, func(m *model) {
+			m.service("web-1", "longshore.weight=x")
+			m.service("web-2", "longshore.weight=3")
+		}, `
+web /
+  web-2 172.18.0.5:80 #1 weight 3
+skip demo-web-1: label longshore.weight="x": want a whole number, at least 1`},
+
+		{"pool by label", look{label: "com.ameyalokare.type=web"}, func(m *model) {
+			m.service("a-1", "com.ameyalokare.type=web")
+			m.service("b-1", "com.ameyalokare.type=web")
+			m.service("c-1", "com.ameyalokare.type=db")
+		}, `
+web /
+  a-1 172.18.0.4:80 #1
+  b-1 172.18.0.5:80 #1`},
+		{"pool by key", look{label: "com.example.pool"}, func(m *model) {
+			m.service("a-1", "com.example.pool=")
+			m.service("b-1", "com.example.pool=x", "longshore.enable=off")
+		}, `
+pool /
+  a-1 172.18.0.4:80 #1
+skip demo-b-1: label longshore.enable=false`},
+
+		{"by themselves", look{}, func(m *model) {
+			m.service("web-1", "longshore.host=a.example.com,b.example.com", "longshore.path=/x")
+			m.service("web-2", "longshore.enable=true")
+			m.service("db-1")
+		}, `
+web /
+  web-1 172.18.0.4:80 #1
+  web-2 172.18.0.5:80 #1`},
+		{"the newest says the routes", look{}, func(m *model) {
+			m.service("web-1", "longshore.enable=true")
+			m.service("web-2", "longshore.host=b.example.com,a.example.com", "longshore.path=/x")
+		}, `
+web a.example.com/x b.example.com/x
+  web-1 172.18.0.4:80 #1
+  web-2 172.18.0.5:80 #1`},
+		{"a route twice", look{}, func(m *model) {
+			m.service("old-1", "longshore.path=/x")
+			m.service("new-1", "longshore.path=/x")
+		}, `
+new
+  new-1 172.18.0.5:80 #1
+old /x
+  old-1 172.18.0.4:80 #1
+skip new: route /x is taken by service "old", which is older`},
+		{"the same service in projects", look{project: "*"}, func(m *model) {
+			m.service("web-1", "longshore.path=/a")
+			m.create("other-web-1", append([]string{"longshore.path=/b"}, other...)...).on("demo_default")
+			m.create("web", "longshore.path=/c").on("demo_default")
+		}, `
+container/web /c
+  web 172.18.0.6:80 #1
+other/web /b
+  web-1 172.18.0.5:80 #1
+web /a
+  web-1 172.18.0.4:80 #1`},
+
+		{"port from VIRTUAL_PORT", look{upstream: "web"}, func(m *model) {
+			b := m.service("web-1")
+			b.env, b.expose = []string{"SECRET=x", "VIRTUAL_PORT=8080"}, []int{1, 2}
+		}, `
+web /
+  web-1 172.18.0.4:8080 #1`},
+		{"port from label", look{upstream: "web:1"}, func(m *model) {
+			m.service("web-1", "longshore.port=9").env = []string{"VIRTUAL_PORT=8080"}
+		}, `
+web /
+  web-1 172.18.0.4:9 #1`},
+		{"several ports", look{upstream: "web"}, func(m *model) {
+			m.service("web-1").expose = []int{443, 80}
+			m.service("web-2").expose = nil
+			m.service("web-3").env = []string{"VIRTUAL_PORT=http"}
+		}, `
+web /
+skip demo-web-1: no port: set label longshore.port (it exposes 80, 443)
+skip demo-web-2: no port: set label longshore.port
+skip demo-web-3: VIRTUAL_PORT="http": want a port from 1 to 65535`},
+		{"down needs no port", look{upstream: "web"}, func(m *model) {
+			b := m.service("web-1")
+			b.expose, b.nets, b.status = nil, map[string]string{}, "exited"
+		}, `
+web /
+  web-1 #0 down: exited (0)`},
+
+		{"project's default network first", look{upstream: "web"}, func(m *model) {
+			m.boxes["demo-proxy-1"].on("a")
+			m.service("web-1").on("a")
+		}, `
+web /
+  web-1 172.18.0.6:80 #1`},
+		{"then by name", look{upstream: "web"}, func(m *model) {
+			m.boxes["demo-proxy-1"].on("a", "b")
+			b := m.service("web-1").on("a", "b")
+			delete(b.nets, "demo_default")
+		}, `
+web /
+  web-1 172.18.0.6:80 #1`},
+		{"network of the label", look{upstream: "web", network: "b"}, func(m *model) {
+			m.boxes["demo-proxy-1"].on("a", "b", "demo_c")
+			m.service("web-1", "longshore.network=a").on("a", "b")
+			m.service("web-2", "longshore.network=c").on("demo_c", "b")
+			m.service("web-3").on("b")
+		}, `
+web /
+  web-1 172.18.0.7:80 #1
+  web-2 172.18.0.11:80 #1
+  web-3 172.18.0.13:80 #1`},
+		{"network that is not shared", look{upstream: "web"}, func(m *model) {
+			m.service("web-1", "longshore.network=x").on("x")
+		}, `
+web /
+skip demo-web-1: label longshore.network="x": the proxy can reach it only through demo_default`},
+		{"no shared network", look{upstream: "web"}, func(m *model) {
+			b := m.service("web-1").on("b", "a")
+			delete(b.nets, "demo_default")
+		}, `
+web /
+skip demo-web-1: no network shared with the proxy: it is on a, b; the proxy is on demo_default`},
+		{"IPv6 only", look{upstream: "web"}, func(m *model) {
+			b := m.service("web-1")
+			m.do("start demo-web-1")
+			b.nets["demo_default"] = "fd00::3"
+		}, `
+web /
+  web-1 [fd00::3]:80 #1`},
+		{"host network, from a container", look{upstream: "web:80"}, func(m *model) {
+			b := m.service("web-1")
+			b.nets, b.mode = map[string]string{"host": ""}, "host"
+		}, `
+web /
+  web-1 172.18.0.1:80 #1`},
+		{"host network, from the host", look{upstream: "web:80", host: true}, func(m *model) {
+			b := m.service("web-1")
+			b.nets, b.mode = map[string]string{"host": ""}, "host"
+		}, `
+web /
+  web-1 127.0.0.1:80 #1`},
+		{"network of another container", look{upstream: "web:80"}, func(m *model) {
+			vpn := m.create("vpn", projectLabel+"=other").on("demo_default")
+			b := m.service("web-1")
+			b.nets, b.mode = map[string]string{}, "container:"+vpn.id
+		}, `
+web /
+  web-1 172.18.0.4:80 #1`},
+		{"network of a container that is down", look{upstream: "web:80"}, func(m *model) {
+			vpn := m.service("vpn-1")
+			vpn.status = "exited"
+			b := m.service("web-1")
+			b.nets, b.mode = map[string]string{}, "container:"+vpn.id
+		}, `
+web /
+skip demo-web-1: it uses the network of container 000000000000, which does not run`},
+		{"on the host, bridge is near", look{upstream: "web", host: true}, func(m *model) {
+			m.service("web-1")
+			m.service("web-2").publish = map[int]string{80: "0.0.0.0:8080"}
+		}, `
+web /
+  web-1 172.18.0.4:80 #1
+  web-2 172.18.0.5:80 #1`},
+		{"proxy in the host's network", look{upstream: "web"}, func(m *model) {
+			b := m.boxes["demo-proxy-1"]
+			b.mode, b.nets = "host", map[string]string{"host": ""}
+			m.service("web-1")
+		}, `
+web /
+  web-1 172.18.0.4:80 #1`},
+		{"on the host, published", look{upstream: "web", host: true, engine: ""}, func(m *model) {
+			for i, at := range []string{"0.0.0.0:8080", ":::8081", "192.0.2.9:8082", "127.0.0.1:8083", ":8084"} {
+				b := m.service(fmt.Sprint("web-", i+1))
+				b.nets, b.publish = map[string]string{"far": ""}, map[int]string{80: at}
+				m.do("start " + b.name)
+				b.nets["far"] = "10.9.9.9"
+			}
+			b := m.service("web-6").on()
+			b.nets = map[string]string{"far": ""}
+			m.do("start " + b.name)
+			b.nets["far"] = "10.9.9.8"
+			b = m.service("web-7", "longshore.port=81")
+			b.nets, b.publish = map[string]string{"far": ""}, map[int]string{80: "0.0.0.0:1"}
+			m.do("start " + b.name)
+			b.nets["far"] = "10.9.9.7"
+		}, `
+web /
+  web-1 127.0.0.1:8080 #1 relay
+  web-2 [::1]:8081 #1 relay
+  web-3 192.0.2.9:8082 #1 relay
+  web-4 127.0.0.1:8083 #1 relay
+  web-5 127.0.0.1:8084 #1 relay
+skip demo-web-6: no address that the host can reach: it is on far and publishes no port
+skip demo-web-7: the host cannot reach its address, and port 81 is not published`},
+		{"engine elsewhere", look{upstream: "web", host: true, engine: "docker.example.com"}, func(m *model) {
+			m.service("web-1").publish = map[int]string{80: "0.0.0.0:8080"}
+			m.service("web-2").publish = map[int]string{80: "127.0.0.1:8080"}
+			b := m.service("web-3")
+			b.nets, b.mode = map[string]string{"host": ""}, "host"
+		}, `
+web /
+  web-1 docker.example.com:8080 #1 relay
+  web-3 docker.example.com:80 #1
+skip demo-web-2: no address that the host can reach: it is on demo_default and publishes no port`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			m := newModel()
+			m.service("proxy-1")
+			test.make(m)
+			for i := 1; i <= m.lastID; i++ { // in the order they were made
+				for name, b := range m.boxes {
+					if b.id == fmt.Sprintf("%064x", 0xabc000+i) && b.status == "created" {
+						m.do("start " + name)
+						if b.mode == "host" {
+							clear(b.nets)
+							b.nets["host"] = ""
+						}
+					}
+				}
+			}
+			d := drive(t, m, world{view: test.look.view(t), local: []netip.Prefix{
+				netip.MustParsePrefix("172.18.0.1/16"), netip.MustParsePrefix("127.0.0.1/8"),
+			}})
+			if got, want := strings.TrimSpace(see(d.w)), strings.TrimSpace(test.want); got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}

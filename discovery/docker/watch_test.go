@@ -1,0 +1,458 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/client"
+
+	"longshore/discovery"
+	"longshore/internal/config"
+)
+
+// A daemon serves a model as the engine does.
+type daemon struct {
+	t      *testing.T
+	client *client.Client
+	server *httptest.Server
+
+	mu       sync.Mutex // guards the model and the following
+	model    *model
+	history  []events.Message
+	streams  map[chan events.Message]bool
+	cut      chan struct{} // closed to end all streams
+	away     bool          // answers nothing but 503
+	silent   bool          // sends no header of /events before the first event
+	slow     map[string]chan struct{}
+	onList   func() // after the list was made and before it is sent
+	requests []string
+}
+
+func startDaemon(t *testing.T, m *model) *daemon {
+	t.Helper()
+	m.clock = time.Now
+	m.take()
+	d := &daemon{t: t, model: m, streams: make(map[chan events.Message]bool), cut: make(chan struct{}), slow: make(map[string]chan struct{})}
+	dir, err := os.MkdirTemp("", "longshore") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	ln, err := net.Listen("unix", filepath.Join(dir, "docker.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.server = &httptest.Server{Listener: ln, Config: &http.Server{Handler: d}}
+	d.server.Start()
+	t.Cleanup(func() {
+		d.cutStreams()
+		d.server.Close()
+	})
+	d.client, err = client.NewClientWithOpts(client.WithHost("unix://"+ln.Addr().String()), client.WithAPIVersionNegotiation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.client.Close() })
+	return d
+}
+
+// do plays what happens and sends its events.
+func (d *daemon) do(ops ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, op := range ops {
+		d.model.do(op)
+	}
+	d.sendLocked()
+}
+
+func (d *daemon) sendLocked() {
+	for _, e := range d.model.take() {
+		d.history = append(d.history, e)
+		for s := range d.streams {
+			s <- e
+		}
+	}
+}
+
+func (d *daemon) cutStreams() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	close(d.cut)
+	d.cut = make(chan struct{})
+}
+
+func (d *daemon) set(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f()
+}
+
+func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d.mu.Lock()
+	d.requests = append(d.requests, r.Method+" "+r.URL.String())
+	away := d.away
+	d.mu.Unlock()
+	if away {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	path := strings.TrimPrefix(r.URL.Path, "/v1.41")
+	switch {
+	case path == "/_ping":
+		w.Header().Set("Api-Version", "1.41")
+	case path == "/events":
+		d.serveEvents(w, r)
+	case path == "/containers/json":
+		d.mu.Lock()
+		body, _ := json.Marshal(d.model.list())
+		then := d.onList
+		d.onList = nil
+		d.mu.Unlock()
+		if then != nil {
+			then()
+		}
+		w.Write(body)
+	default:
+		id := strings.TrimSuffix(strings.TrimPrefix(path, "/containers/"), "/json")
+		d.mu.Lock()
+		slow := d.slow[id]
+		d.mu.Unlock()
+		if slow != nil {
+			select {
+			case <-slow:
+			case <-r.Context().Done():
+			}
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		c, ok := d.model.inspect(id)
+		if !ok {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusNotFound)
+			fmt.Fprintf(w, `{"message":"No such container: %s"}`, id)
+			return
+		}
+		json.NewEncoder(w).Encode(c)
+	}
+}
+
+func (d *daemon) serveEvents(w http.ResponseWriter, r *http.Request) {
+	s := make(chan events.Message, 1000)
+	d.mu.Lock()
+	if since := r.URL.Query().Get("since"); since != "" {
+		sec, nano, _ := strings.Cut(since, ".")
+		a, _ := strconv.ParseInt(sec, 10, 64)
+		b, _ := strconv.ParseInt(nano, 10, 64)
+		for _, e := range d.history {
+			if e.TimeNano >= time.Unix(a, b).UnixNano() {
+				s <- e
+			}
+		}
+	}
+	d.streams[s] = true
+	cut, silent := d.cut, d.silent
+	d.mu.Unlock()
+	defer d.set(func() { delete(d.streams, s) })
+	if !silent {
+		w.(http.Flusher).Flush()
+	}
+	for {
+		select {
+		case e := <-s:
+			json.NewEncoder(w).Encode(e)
+			w.(http.Flusher).Flush()
+		case <-cut:
+			return
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// A watched is a Source that watches a daemon.
+type watched struct {
+	*Source
+	t      *testing.T
+	states chan string
+	log    *syncBuffer
+}
+
+func watch(t *testing.T, s *Source) *watched {
+	t.Helper()
+	w := &watched{Source: s, t: t, states: make(chan string, 1000), log: new(syncBuffer)}
+	s.Log = slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Watch(ctx, func(st discovery.State) { w.states <- describe(st) }) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Watch: %v", err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Error("Watch does not return when its context is done")
+		}
+	})
+	return w
+}
+
+func (d *daemon) source(names string) *Source {
+	var u config.Upstream
+	if err := u.UnmarshalText([]byte(names)); err != nil {
+		d.t.Fatal(err)
+	}
+	return &Source{
+		Client: d.client, Upstream: u, Settings: config.Defaults(),
+		Self: func() []string { return []string{fmt.Sprintf("%064x", 0xabc001)} },
+		pace: pace{relist: time.Hour},
+	}
+}
+
+// until waits for a state with all of some texts in it, and returns those before.
+func (w *watched) until(texts ...string) (before []string) {
+	w.t.Helper()
+	timeout := time.After(5 * time.Second)
+	for {
+		select {
+		case st := <-w.states:
+			if !slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(st, s) }) {
+				return before
+			}
+			before = append(before, st)
+		case <-timeout:
+			w.t.Fatalf("no state with %q; before:\n%s\nlog:\n%s", texts, strings.Join(before, "\n"), w.log)
+		}
+	}
+}
+
+type syncBuffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestWatch(t *testing.T) {
+	d := startDaemon(t, demo())
+	s := d.source("web")
+	applied := make(chan Applied, 100)
+	s.Applied = func(a Applied) { applied <- a }
+	w := watch(t, s)
+	if before := w.until("web-1 172.18.0.4:80 #1", "web-2 172.18.0.5:80 #1"); len(before) > 0 {
+		t.Errorf("states before all was known: %q", before)
+	}
+	if !s.Link().Connected {
+		t.Error("not connected")
+	}
+	d.do("signal demo-web-1 15")
+	w.until("web-1 172.18.0.4:80 #1 stopping")
+	d.do("exit demo-web-1 0")
+	w.until("web-1 #1 down: exited (0)")
+	d.do("start demo-web-1")
+	w.until("web-1 172.18.0.6:80 #2")
+
+	var got []bool
+	for range 2 {
+		a := <-applied
+		got = append(got, a.Add)
+		if a.Event.IsZero() || a.Received.Before(a.Event.Add(-time.Second)) || a.Add && a.Inspected.Before(a.Received) {
+			t.Errorf("odd times: %+v", a)
+		}
+	}
+	if want := []bool{false, true}; !slices.Equal(got, want) {
+		t.Errorf("additions among what was applied: %v, want %v", got, want)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.requests {
+		if !strings.HasPrefix(r, "GET ") && r != "HEAD /_ping" {
+			t.Errorf("not a read: %s", r)
+		}
+		if strings.Contains(r, "/events") && (strings.Contains(r, "exec") || strings.Contains(r, "label") || !strings.Contains(r, "kill")) {
+			t.Errorf("filter: %s", r)
+		}
+	}
+}
+
+// What happens between the subscription and the list is not lost, however the two interleave.
+func TestEventsBeforeTheList(t *testing.T) {
+	d := startDaemon(t, demo())
+	d.onList = func() {
+		d.do("exit demo-web-1 1", "signal demo-web-2 15")
+		time.Sleep(50 * time.Millisecond) // so that the events come before the list, which is older
+	}
+	watch(t, d.source("web")).until("web-1 #", "down: exited (1)", "web-2 172.18.0.5:80 #1 stopping")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	events := slices.IndexFunc(d.requests, func(r string) bool { return strings.Contains(r, "/events") })
+	list := slices.IndexFunc(d.requests, func(r string) bool { return strings.Contains(r, "/containers/json") })
+	if events > list {
+		t.Errorf("listed before subscribed: %q", d.requests)
+	}
+}
+
+// A cut keeps the state. What happened meanwhile is there afterwards, also what no list shows.
+func TestCut(t *testing.T) {
+	d := startDaemon(t, demo())
+	w := watch(t, d.source("web"))
+	w.until("web-1 172.18.0.4:80 #1")
+	d.do("oom demo-web-1") // so that there is an event to go on from
+
+	// The oom must have been read, for the cut to be the newest thing.
+	time.Sleep(50 * time.Millisecond)
+	d.set(func() { d.away = true })
+	d.cutStreams()
+	for w.Link().Connected {
+		time.Sleep(time.Millisecond)
+	}
+	if err := w.Link().Err; err == nil {
+		t.Error("not connected and no error")
+	}
+	d.do("exit demo-web-1 3", "signal demo-web-2 15")
+	d.set(func() {
+		d.model.service("web-3")
+		d.model.do("start demo-web-3")
+		d.sendLocked()
+	})
+	select {
+	case st := <-w.states:
+		t.Errorf("published while the daemon was away:\n%s", st)
+	case <-time.After(300 * time.Millisecond):
+	}
+	d.set(func() { d.away = false })
+	w.until("web-1 #1 down: exited (3)", "web-2 172.18.0.5:80 #1 stopping", "web-3 172.18.0.6:80 #1")
+	if !w.Link().Connected {
+		t.Error("not connected")
+	}
+	if n := strings.Count(w.log.String(), "lost the docker daemon"); n != 1 {
+		t.Errorf("%d lines about the loss, want 1:\n%s", n, w.log)
+	}
+}
+
+// A stream that lived for long is taken up again at once and without a word.
+func TestSilentCut(t *testing.T) {
+	d := startDaemon(t, demo())
+	s := d.source("web")
+	s.pace.calm = time.Millisecond
+	w := watch(t, s)
+	w.until("web-1 172.18.0.4:80 #1")
+	since := w.Link().Since
+	for range 3 {
+		time.Sleep(20 * time.Millisecond)
+		d.cutStreams()
+	}
+	d.do("exit demo-web-1 3")
+	w.until("web-1 #1 down: exited (3)")
+	if l := w.Link(); !l.Connected || !l.Since.Equal(since) {
+		t.Errorf("link %+v, want connected since %v", l, since)
+	}
+	if log := w.log.String(); strings.Contains(log, "level=WARN") || !strings.Contains(log, "was cut") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// A removal does not wait for the answer about another container, and the first state waits for all.
+func TestSlowInspect(t *testing.T) {
+	d := startDaemon(t, demo())
+	w := watch(t, d.source("web"))
+	w.until("web-1 172.18.0.4:80 #1")
+	release := make(chan struct{})
+	d.set(func() {
+		b := d.model.service("web-3")
+		d.slow[b.id] = release
+		d.slow[d.model.boxes["demo-web-1"].id] = release // its own answer is slow as well
+		d.model.do("start demo-web-3")
+		d.sendLocked()
+	})
+	d.do("exit demo-web-1 1")
+	if before := w.until("web-1 #1 down: exited (1)"); len(before) > 0 {
+		t.Errorf("before: %q", before)
+	}
+	close(release)
+	w.until("web-3 172.18.0.6:80 #1")
+}
+
+// Some proxies before the socket send no header before the first event.
+func TestSilentStream(t *testing.T) {
+	d := startDaemon(t, demo())
+	d.silent = true
+	w := watch(t, d.source("web"))
+	w.until("web-1 172.18.0.4:80 #1")
+	d.do("exit demo-web-1 1")
+	w.until("web-1 #1 down: exited (1)")
+}
+
+// Lost events are found by the next list.
+func TestRelist(t *testing.T) {
+	d := startDaemon(t, demo())
+	s := d.source("web")
+	s.pace.relist = 20 * time.Millisecond
+	w := watch(t, s)
+	w.until("web-1 172.18.0.4:80 #1")
+	d.set(func() {
+		d.model.do("exit demo-web-1 9")
+		d.model.take()
+	})
+	w.until("web-1 #1 down: exited (9)")
+}
+
+// Without an engine Watch waits, says so once, and returns when it is told to.
+func TestNoEngine(t *testing.T) {
+	d := startDaemon(t, demo())
+	d.away = true
+	w := watch(t, d.source("web"))
+	for w.Link().Err == nil {
+		time.Sleep(time.Millisecond)
+	}
+	d.set(func() { d.away = false })
+	w.until("web-1 172.18.0.4:80 #1")
+	if n := strings.Count(w.log.String(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings, want 1:\n%s", n, w.log)
+	}
+}
+
+// Reasons and warnings are told once.
+func TestLogsOnce(t *testing.T) {
+	m := demo()
+	m.service("web-3", "longshore.wieght=2").expose = nil
+	m.do("start demo-web-3")
+	d := startDaemon(t, m)
+	w := watch(t, d.source("web"))
+	w.until("skip demo-web-3: no port")
+	d.do("exit demo-web-1 0")
+	w.until("web-1 #1 down")
+	log := w.log.String()
+	for _, text := range []string{"no port: set label longshore.port", "unknown label longshore.wieght", "connected to the docker engine"} {
+		if n := strings.Count(log, text); n != 1 {
+			t.Errorf("%q is there %d times:\n%s", text, n, log)
+		}
+	}
+}
