@@ -205,10 +205,12 @@ func (w *wire) reply(method string) reply {
 	return reply{res, string(b), err}
 }
 
-// do sends a request and reads its response. Host is added, and lines end in "\n".
-func (w *wire) do(request string) reply {
+// do sends a request and reads its response. It is written short: "POST /a", then lines that end in "\n";
+// the body, if any, follows in parts of its own.
+func (w *wire) do(request string, body ...string) reply {
 	line, rest, _ := strings.Cut(request, "\n")
-	w.send(strings.ReplaceAll(line+"\nHost: x\n"+rest+"\n", "\n", "\r\n"))
+	w.send(strings.ReplaceAll(line+" HTTP/1.1\nHost: x\n"+rest+"\n", "\n", "\r\n"))
+	w.send(body...)
 	method, _, _ := strings.Cut(line, " ")
 	return w.reply(method)
 }
@@ -464,11 +466,11 @@ func (p *testProxy) dial() *wire {
 }
 
 // do sends one request over a connection of its own.
-func (p *testProxy) do(request string) reply {
+func (p *testProxy) do(request string, body ...string) reply {
 	p.t.Helper()
 	w := p.dial()
 	defer w.Close()
-	return w.do(request)
+	return w.do(request, body...)
 }
 
 // backend finds what the Router has for a test's backend.

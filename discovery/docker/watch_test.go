@@ -263,8 +263,6 @@ func (b *syncBuffer) String() string {
 func TestWatch(t *testing.T) {
 	d := startDaemon(t, demo())
 	s := d.source("web")
-	applied := make(chan Applied, 100)
-	s.Applied = func(a Applied) { applied <- a }
 	w := watch(t, s)
 	if before := w.until("web-1 172.18.0.4:80 #1", "web-2 172.18.0.5:80 #1"); len(before) > 0 {
 		t.Errorf("states before all was known: %q", before)
@@ -278,18 +276,6 @@ func TestWatch(t *testing.T) {
 	w.until("web-1 #1 down: exited (0)")
 	d.do("start demo-web-1")
 	w.until("web-1 172.18.0.6:80 #2")
-
-	var got []bool
-	for range 2 {
-		a := <-applied
-		got = append(got, a.Add)
-		if a.Event.IsZero() || a.Received.Before(a.Event.Add(-time.Second)) || a.Add && a.Inspected.Before(a.Received) {
-			t.Errorf("odd times: %+v", a)
-		}
-	}
-	if want := []bool{false, true}; !slices.Equal(got, want) {
-		t.Errorf("additions among what was applied: %v, want %v", got, want)
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, r := range d.requests {
@@ -298,6 +284,60 @@ func TestWatch(t *testing.T) {
 		}
 		if strings.Contains(r, "/events") && (strings.Contains(r, "exec") || strings.Contains(r, "label") || !strings.Contains(r, "kill")) {
 			t.Errorf("filter: %s", r)
+		}
+	}
+}
+
+// Applied tells of events that made a container usable or unusable, after the publish that they led to.
+func TestApplied(t *testing.T) {
+	var got []string
+	s := &Source{Applied: func(a Applied) {
+		got = append(got, map[bool]string{true: "add", false: "remove"}[a.Add])
+		if a.Event.IsZero() || a.Received.Before(a.Event) || a.Add && a.Inspected.Before(a.Received) {
+			t.Errorf("odd times: %+v", a)
+		}
+	}}
+	m := demo()
+	m.service("other-1")
+	m.do("start demo-other-1")
+	d := drive(t, m, world{view: upstream(t, "web")})
+	out := outlet{s: s, publish: func(discovery.State) { got = append(got, "publish") }}
+	out.tell(d.w)
+	for _, test := range []struct{ op, want string }{
+		{"signal demo-web-1 1", ""},
+		{"signal demo-web-1 15", "publish remove"},
+		{"exit demo-web-1 0", "publish"},
+		{"start demo-web-1", "publish add"},
+		{"pause demo-web-1", "publish remove"},
+		{"unpause demo-web-1", "publish add"},
+		{"die-last demo-web-1 0", "publish remove publish"},
+		{"exit demo-other-1 0", ""},
+		{"start demo-other-1", ""},
+	} {
+		got = nil
+		d.do(test.op)
+		for _, m := range d.take() {
+			d.tick()
+			if e, ok := readEvent(m, d.now); ok {
+				before := d.w
+				d.hear(func(w world) (world, todo) { return w.on(e) })
+				out.heard(e, before, d.w)
+				out.tell(d.w)
+			}
+		}
+		for id := range d.due {
+			delete(d.due, id)
+			d.tick()
+			a := answer{id: id, asked: d.now}
+			a.found, _ = d.inspect(id)
+			d.tick()
+			a.came = d.now
+			d.hear(func(w world) (world, todo) { return w.learn(a) })
+			out.learned(a, d.w)
+			out.tell(d.w)
+		}
+		if got := strings.Join(got, " "); got != test.want {
+			t.Errorf("%s: %q, want %q", test.op, got, test.want)
 		}
 	}
 }

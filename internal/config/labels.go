@@ -19,7 +19,7 @@ type Labels struct {
 	Enable   Switch   `env:"ENABLE" help:"true: use this container; false: never. Any longshore label chooses the container when neither UPSTREAM nor LABEL is set"`
 	Port     uint16   `env:"PORT" min:"1" allowed:"a port from 1 to 65535" help:"the container's port"`
 	Host     Hosts    `env:"HOST" help:"hosts this service answers to: shop.example.com, *.example.com; a comma list. Default: every host"`
-	Path     RootPath `env:"PATH" help:"path prefix, on segment borders. Default: /"`
+	Prefix   RootPath `env:"PATH" help:"path prefix, on segment borders. Default: /"`
 	Weight   int      `env:"WEIGHT" min:"1" help:"share of requests relative to the other replicas. Default: 1"`
 	Network  string   `env:"NETWORK" help:"network to reach this container through"`
 	Settings discovery.Settings
@@ -58,7 +58,7 @@ func ParseLabels(labels map[string]string, defaults discovery.Settings) (l Label
 
 // Routes lists where the labels say that requests for this container come from.
 func (l Labels) Routes() []discovery.Route {
-	path := string(l.Path)
+	path := string(l.Prefix)
 	if path == "" {
 		path = "/"
 	}

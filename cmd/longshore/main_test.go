@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"longshore/internal/dockertest"
+)
+
+// command runs the program in this process.
+func command(args []string, environ ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(context.Background(), args, environ, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestCommands(t *testing.T) {
+	if code, out, _ := command([]string{"version"}); code != 0 || !strings.HasPrefix(out, "longshore ") {
+		t.Errorf("version: %d %q", code, out)
+	}
+	for _, args := range [][]string{{"serve"}, {"version", "-v", "x"}, {"healthcheck", "x"}} {
+		code, _, errs := command(args)
+		if args[0] != "version" && (code != 2 || !strings.HasPrefix(errs, "usage:")) {
+			t.Errorf("%v: %d %q, want 2 and the usage", args, code, errs)
+		}
+	}
+	code, _, errs := command(nil, "LONGSHORE_HEALTH_RISE=0", "LONGSHORE_BALANCER=fastest", "LONGSHORE_QUEUE=1")
+	if lines := strings.Count(errs, "\n"); code != 2 || lines != 3 {
+		t.Errorf("wrong variables: exit %d with %d lines, want 2 with 3:\n%s", code, lines, errs)
+	}
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	code, _, errs = command(nil, "LONGSHORE_BACKENDS=127.0.0.1:1", "LONGSHORE_LISTEN="+busy.Addr().String())
+	if code != 1 || !strings.Contains(errs, "LONGSHORE_LISTEN") {
+		t.Errorf("a listen address in use: exit %d %q, want 1 and the variable", code, errs)
+	}
+}
+
+// A process is a running binary.
+type process struct {
+	*longshore
+	cmd    *exec.Cmd
+	stdout *bytes.Buffer // read after exit
+	env    []string
+}
+
+// startProcess runs the binary with backends, and waits until it is ready.
+func startProcess(t *testing.T, args []string, env ...string) *process {
+	t.Helper()
+	front, back := freePort(t), freePort(t)
+	p := &process{longshore: client(t, front, back), stdout: new(bytes.Buffer)}
+	p.env = append(env, "LONGSHORE_LISTEN="+front, "LONGSHORE_ADMIN="+back)
+	p.cmd = exec.Command(dockertest.Binary(t, "longshore/cmd/longshore", filepath.Join(t.TempDir(), "longshore")), args...)
+	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = p.env, p.stdout, t.Output()
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		p.cmd.Wait()
+	})
+	dockertest.Wait(t, "the process to be ready", func() bool { code, _ := p.admin("/readyz"); return code == 200 })
+	return p
+}
+
+// exit sends a signal, waits for the end, and returns the exit code.
+func (p *process) exit(sig syscall.Signal) int {
+	p.cmd.Process.Signal(sig)
+	p.cmd.Wait()
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func origin(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+func hello(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") }
+
+func TestServeBackends(t *testing.T) {
+	one, two := origin(t, hello), origin(t, hello)
+	p := startProcess(t, nil, "LONGSHORE_BACKENDS="+one+" weight=2, "+two+" backup")
+	p.waitUp(2)
+	for range 4 {
+		if got := p.get("example.com", "/x?y"); got != "200 hello" {
+			t.Fatalf("got %q", got)
+		}
+	}
+
+	s := p.state()
+	if len(s.Services) != 1 || len(s.Services[0].Backends) != 2 || s.Services[0].Balancer != "least_conn" || s.Services[0].Routes[0] != "/" {
+		t.Fatalf("state: %+v", s)
+	}
+	if b := s.backend(one); b.Requests != 4 || b.State != "up" || b.Weight != 2 || b.Addr != one {
+		t.Errorf("the primary is %+v, want it up with 4 requests and weight 2", b)
+	}
+	if b := s.backend(two); b.Requests != 0 {
+		t.Errorf("the backup has had %d requests while the primary was up", b.Requests)
+	}
+	_, metrics := p.admin("/metrics")
+	for _, want := range []string{
+		`longshore_requests_total{code="200",service="backends"} 4`,
+		`longshore_request_duration_seconds_count{service="backends"} 4`,
+		`longshore_backend_requests_total{backend="` + one + `",service="backends"} 4`,
+		`longshore_backend_failures_total{backend="` + one + `",reason="refused",service="backends"} 0`,
+		`longshore_backend_inflight{backend="` + one + `",service="backends"} 0`,
+		`longshore_backend_up{backend="` + one + `",service="backends"} 1`,
+		`longshore_retries_total{reason="refused",service="backends"} 0`,
+		`longshore_parked{service="backends"} 0`,
+		`longshore_parked_total{service="backends"} 0`,
+		`longshore_docker_connected 0`,
+		`longshore_build_info{`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+	if code, _ := p.admin("/healthz"); code != 200 {
+		t.Errorf("/healthz: %d", code)
+	}
+
+	if code, _, errs := command([]string{"healthcheck"}, p.env...); code != 0 {
+		t.Errorf("healthcheck: exit %d %s", code, errs)
+	}
+	if code, _, errs := command([]string{"healthcheck"}, append(p.env, "LONGSHORE_ADMIN=")...); code != 0 {
+		t.Errorf("healthcheck of LISTEN: exit %d %s", code, errs)
+	}
+	if code := p.exit(syscall.SIGQUIT); code != 0 {
+		t.Errorf("after SIGQUIT: exit %d, want 0", code)
+	}
+	if code, _, _ := command([]string{"healthcheck"}, p.env...); code != 1 {
+		t.Errorf("healthcheck of nobody: exit %d, want 1", code)
+	}
+	if lines := strings.Count(p.stdout.String(), `"GET /x?y HTTP/1.1" 200 6 "-" "Go-http-client/1.1"`+"\n"); lines != 4 {
+		t.Errorf("the access log has %d lines of our 4 requests:\n%s", lines, p.stdout)
+	}
+}
+
+// TestStopGracefully: a request in flight is finished, new connections are refused, readiness fails.
+func TestStopGracefully(t *testing.T) {
+	arrived, finish := make(chan struct{}), make(chan struct{})
+	slow := origin(t, func(w http.ResponseWriter, _ *http.Request) {
+		arrived <- struct{}{}
+		<-finish
+		fmt.Fprintln(w, "late")
+	})
+	p := startProcess(t, nil, "LONGSHORE_BACKENDS="+slow, "LONGSHORE_ACCESS_LOG=json")
+	p.waitUp(1)
+	silent, err := net.Dial("tcp", p.front) // a connection that a browser keeps ready
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	answer := make(chan string, 1)
+	go func() { answer <- p.get("localhost", "/") }()
+	<-arrived
+
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	dockertest.Wait(t, "readiness to fail", func() bool { code, _ := p.admin("/readyz"); return code == 503 })
+	dockertest.Wait(t, "new connections to be refused", func() bool {
+		c, err := net.Dial("tcp", p.front)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	close(finish)
+	if got := <-answer; got != "200 late" {
+		t.Errorf("the request in flight got %q, want its answer", got)
+	}
+	begin := time.Now()
+	p.cmd.Wait()
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit %d, want 0", code)
+	}
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("it took %v to leave with nothing in flight", took)
+	}
+	if log := p.stdout.String(); !strings.Contains(log, `"status":200`) || !strings.Contains(log, `"upstream":"`+slow+`"`) {
+		t.Errorf("access log: %s", log)
+	}
+}
+
+func TestSecondSignal(t *testing.T) {
+	arrived := make(chan struct{})
+	never := origin(t, func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	})
+	p := startProcess(t, nil, "LONGSHORE_BACKENDS="+never, "LONGSHORE_SHUTDOWN_TIMEOUT=1h")
+	p.waitUp(1)
+	go p.get("localhost", "/")
+	<-arrived
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	dockertest.Wait(t, "readiness to fail", func() bool { code, _ := p.admin("/readyz"); return code == 503 })
+	if code := p.exit(syscall.SIGTERM); code != 1 {
+		t.Errorf("after a second signal: exit %d, want 1", code)
+	}
+}
+
+func TestShutdownTimeout(t *testing.T) {
+	arrived := make(chan struct{})
+	never := origin(t, func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	})
+	p := startProcess(t, nil, "LONGSHORE_BACKENDS="+never, "LONGSHORE_SHUTDOWN_TIMEOUT=200ms")
+	p.waitUp(1)
+	go p.get("localhost", "/")
+	<-arrived
+	if code := p.exit(syscall.SIGTERM); code != 0 {
+		t.Errorf("when the time is over: exit %d, want 0", code)
+	}
+}
+
+// TestNotReady: without a first state there is liveness, and no readiness.
+func TestNotReady(t *testing.T) {
+	front, back := freePort(t), freePort(t)
+	startBinary(t, "LONGSHORE_LISTEN="+front, "LONGSHORE_ADMIN="+back, "DOCKER_HOST=unix:///nowhere/docker.sock", "LONGSHORE_UPSTREAM=web:80")
+	ls := client(t, front, back)
+	dockertest.Wait(t, "the process to live", func() bool { code, _ := ls.admin("/healthz"); return code == 200 })
+	if code, body := ls.admin("/readyz"); code != 503 {
+		t.Errorf("/readyz without a state: %d %q, want 503", code, body)
+	}
+}
+
+// TestDemo: two backends are always there, and the third comes.
+func TestDemo(t *testing.T) {
+	p := startProcess(t, []string{"demo"})
+	p.waitUp(3)
+	p.wantShares(9, 3, 3, 3)
+	if code := p.exit(syscall.SIGINT); code != 0 {
+		t.Errorf("exit %d, want 0", code)
+	}
+}
+
+// TestRawRequest goes once through the whole binary at the level of bytes.
+func TestRawRequest(t *testing.T) {
+	got := make(chan string, 1)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				line, err := bufio.NewReader(c).ReadString('\n')
+				if err != nil {
+					return // a health check
+				}
+				got <- strings.TrimSpace(line)
+				io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
+			}()
+		}
+	}()
+	p := startProcess(t, nil, "LONGSHORE_BACKENDS="+ln.Addr().String())
+	p.waitUp(1)
+	c, err := net.Dial("tcp", p.front)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "GET //x|y/%2f;z? HTTP/1.1\r\nHost: a\r\n\r\n")
+	if line := <-got; line != "GET //x|y/%2f;z? HTTP/1.1" {
+		t.Errorf("the backend got %q", line)
+	}
+}

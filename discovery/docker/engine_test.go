@@ -1,0 +1,105 @@
+package docker
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"longshore/internal/config"
+	"longshore/internal/dockertest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	dockertest.RemoveImages()
+	os.Exit(code)
+}
+
+// The life of a container on the real engine, seen from the host.
+func TestEngine(t *testing.T) {
+	dockertest.Engine(t)
+	image := dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090")
+	web, net := dockertest.Name("web"), dockertest.Name("net")
+	docker := func(args ...string) {
+		t.Helper()
+		dockertest.Docker(t, args...)
+	}
+	docker("network", "create", net)
+	t.Cleanup(func() { dockertest.Docker(t, "network", "rm", net) })
+	client, err := NewClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	s := &Source{Client: client, Project: "*", Settings: config.Defaults()}
+	if err := s.Upstream.UnmarshalText([]byte(web)); err != nil {
+		t.Fatal(err)
+	}
+	w := watch(t, s)
+	w.until(web + " /")
+
+	docker("run", "-d", "--name", web, "--network", net, "-e", "ON_TERM=ignore", "-e", "SECRET=hidden", image)
+	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", web) })
+	w.until(":5090 #1\n")
+	docker("kill", "-s", "HUP", web)
+	docker("kill", "-s", "QUIT", web) // ends it, but is not its stop signal
+	for _, st := range w.until("down: exited (2)") {
+		if strings.Contains(st, "stopping") {
+			t.Errorf("stopping after HUP and QUIT:\n%s", st)
+		}
+	}
+	docker("start", web)
+	w.until(":5090 #2\n")
+	docker("stop", "-t", "1", web)
+	w.until(":5090 #2 stopping")
+	w.until("down: exited (137)")
+	docker("start", web)
+	w.until(":5090 #3\n")
+	docker("pause", web)
+	w.until(":5090 #3 paused")
+	docker("unpause", web)
+	w.until(":5090 #4\n")
+	docker("network", "disconnect", net, web)
+	w.until("down: disconnected from network " + net)
+	docker("network", "connect", net, web)
+	w.until(":5090 #5\n")
+	docker("rename", web, web+"x")
+	w.until(web + " /\n")
+	docker("rename", web+"x", web)
+	w.until(":5090 #5\n")
+	docker("restart", "-t", "0", web)
+	w.until(":5090 #6\n")
+	docker("kill", web)
+	w.until("down: exited (137)")
+	if log := w.log.String(); strings.Contains(log, "hidden") || strings.Contains(log, "level=WARN") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// Both composes, from up to down.
+func TestEngineCompose(t *testing.T) {
+	dockertest.Engine(t)
+	image := dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090")
+	for _, compose := range dockertest.Composes(t) {
+		t.Run(strings.Join(compose, " "), func(t *testing.T) {
+			p := dockertest.Compose(t, compose, "version: '2.4'\nservices:\n  web:\n    image: "+image+"\n    labels: {longshore.weight: '2'}\n")
+			client, err := NewClient()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { client.Close() })
+			w := watch(t, &Source{Client: client, Project: p.Name, Settings: config.Defaults()})
+			p.Run("up", "-d")
+			w.until("web /\n", "web-1 ", ":5090 #1 weight 2")
+			p.Run("up", "-d", "--scale", "web=2")
+			w.until("web-1 ", "web-2 ", ":5090 #1 weight 2\n  web-2")
+			p.Run("up", "-d", "--scale", "web=2", "--force-recreate")
+			w.until("stopping")
+			w.until("web-1 1", "web-2 1", ":5090")
+			p.Run("down", "-t", "1")
+			for st := ""; st != ""; {
+				st = <-w.states // until nothing is left
+			}
+		})
+	}
+}

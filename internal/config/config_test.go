@@ -1,0 +1,265 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"longshore/discovery"
+	"longshore/internal/readme"
+)
+
+func TestDefaults(t *testing.T) {
+	c, warnings, err := Load(nil)
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("an empty environment: %v, %v", err, warnings)
+	}
+	s := c.Settings
+	for _, x := range []struct {
+		name      string
+		got, want any
+	}{
+		{"LISTEN", c.Listen, ":80"}, {"ADMIN", c.Admin, ":9180"}, {"BALANCER", s.Balancer.String(), "least_conn"},
+		{"HEALTH_INTERVAL", s.Health.Interval, 2 * time.Second}, {"HEALTH_FALL", s.Health.Fall, 2},
+		{"HEALTH_STATUS", s.Health.Accept.String(), "200-399"}, {"MAX_FAILS", s.Health.MaxFails, 3},
+		{"CONNECT_TIMEOUT", s.ConnectTimeout, time.Second}, {"READ_TIMEOUT", s.ReadTimeout, time.Minute},
+		{"KEEPALIVE", s.Keepalive, 256}, {"MAX_BODY", s.MaxBody, discovery.Size(0)}, {"MAX_HEADER", c.MaxHeader, discovery.Size(32 << 10)},
+		{"SHUTDOWN_TIMEOUT", c.ShutdownTimeout, 9 * time.Second}, {"ACCESS_LOG", string(c.AccessLog), "combined"},
+	} {
+		if x.got != x.want {
+			t.Errorf("%s is %v by default, want %v", x.name, x.got, x.want)
+		}
+	}
+}
+
+// TestValues has a good value of each variable that is built, and what becomes of it.
+func TestValues(t *testing.T) {
+	for _, x := range []struct {
+		kv   string
+		read func(Config) any
+		want any
+	}{
+		{"LISTEN=127.0.0.1:8080", func(c Config) any { return c.Listen }, "127.0.0.1:8080"},
+		{"ADMIN=", func(c Config) any { return c.Admin }, ""},
+		{"PROJECT=*", func(c Config) any { return c.Project }, "*"},
+		{"NETWORK=front", func(c Config) any { return c.Network }, "front"},
+		{"BALANCER=random two", func(c Config) any { return c.Settings.Balancer.String() }, "random two"},
+		{"HEALTH_PATH=/up", func(c Config) any { return c.Settings.Health.Path }, "/up"},
+		{"HEALTH_INTERVAL=500ms", func(c Config) any { return c.Settings.Health.Interval }, 500 * time.Millisecond},
+		{"HEALTH_TIMEOUT=3", func(c Config) any { return c.Settings.Health.Timeout }, 3 * time.Second},
+		{"HEALTH_STATUS=200,204", func(c Config) any { return c.Settings.Health.Accept.Contains(204) }, true},
+		{"MAX_FAILS=0", func(c Config) any { return c.Settings.Health.MaxFails }, 0},
+		{"KEEPALIVE=0", func(c Config) any { return c.Settings.Keepalive }, 0},
+		{"MAX_BODY=10m", func(c Config) any { return c.Settings.MaxBody }, discovery.Size(10 << 20)},
+		{"MAX_HEADER=8k", func(c Config) any { return c.MaxHeader }, discovery.Size(8 << 10)},
+		{"TRUSTED_PROXIES=10.1.2.3, private", func(c Config) any { return len(c.TrustedProxies) }, 1 + len(private)},
+		{"ACCESS_LOG=json", func(c Config) any { return string(c.AccessLog) }, "json"},
+		{"LOG_LEVEL=debug", func(c Config) any { return c.LogLevel.String() }, "DEBUG"},
+		{"LOG_FORMAT=json", func(c Config) any { return string(c.LogFormat) }, "json"},
+		{"SHUTDOWN_TIMEOUT=0s", func(c Config) any { return c.ShutdownTimeout }, time.Duration(0)},
+		{"LABEL=com.ameyalokare.type=web", func(c Config) any { return c.Label }, Selector{Key: "com.ameyalokare.type", Value: "web"}},
+		{"LABEL=web", func(c Config) any { return c.Label }, Selector{Key: "web", AnyValue: true}},
+	} {
+		c, warnings, err := Load([]string{Prefix + x.kv})
+		if err != nil || len(warnings) > 0 {
+			t.Errorf("%s: %v, %v", x.kv, err, warnings)
+		} else if got := x.read(c); got != x.want {
+			t.Errorf("%s: got %v, want %v", x.kv, got, x.want)
+		}
+	}
+}
+
+// TestWrong has a wrong value for each kind of variable: one line that names it, the value, and what is allowed.
+func TestWrong(t *testing.T) {
+	for kv, want := range map[string]string{
+		"LISTEN=80":               `LONGSHORE_LISTEN="80": want host:port or :port`,
+		"ADMIN=x y:1":             `LONGSHORE_ADMIN="x y:1": want host:port, :port or empty`,
+		"UPSTREAM=web:http":       `LONGSHORE_UPSTREAM="web:http": "web:http": port "http": want a number from 1 to 65535`,
+		"UPSTREAM=https://web":    `LONGSHORE_UPSTREAM="https://web": "https://web": scheme "https" is not built yet: want http`,
+		"UPSTREAM=api=a:1,api=":   `LONGSHORE_UPSTREAM="api=a:1,api=": "api=": target "": want name:port`,
+		"UPSTREAM=a:1,/=b:1":      `LONGSHORE_UPSTREAM="a:1,/=b:1": "/=b:1": the route / is there twice`,
+		"UPSTREAM=/a=http://b/c":  `LONGSHORE_UPSTREAM="/a=http://b/c": "/a=http://b/c": a path behind the target (/c) is not built yet: want name:port`,
+		"LABEL=a b":               `LONGSHORE_LABEL="a b": want one label, key or key=value`,
+		"BACKENDS=a:1 weight=x":   `LONGSHORE_BACKENDS="a:1 weight=x": "a:1 weight=x": want weight=N with N from 1 to 65535`,
+		"BACKENDS=a:1 max_conns=": `LONGSHORE_BACKENDS="a:1 max_conns=": "a:1 max_conns=": max_conns is not built yet; built are weight, backup, down`,
+		"BACKENDS=a:1 wait=2":     `LONGSHORE_BACKENDS="a:1 wait=2": "a:1 wait=2": unknown parameter "wait"; allowed are weight, backup, down`,
+		"BACKENDS=a:1,a:1":        `LONGSHORE_BACKENDS="a:1,a:1": "a:1": the address is there twice`,
+		"HEALTH_PATH=up":          `LONGSHORE_HEALTH_PATH="up": want a path that begins with /`,
+		"HEALTH_INTERVAL=0s":      `LONGSHORE_HEALTH_INTERVAL="0s": want a duration of at least 10ms, such as 500ms or 10s`,
+		"HEALTH_TIMEOUT=soon":     `LONGSHORE_HEALTH_TIMEOUT="soon": want a duration of at least 1ms, such as 500ms or 10s`,
+		"HEALTH_RISE=0":           `LONGSHORE_HEALTH_RISE="0": want a whole number, at least 1`,
+		"HEALTH_STATUS=2xx":       `LONGSHORE_HEALTH_STATUS="2xx": "2xx": want status codes such as 200-399 or 200,204`,
+		"MAX_FAILS=-1":            `LONGSHORE_MAX_FAILS="-1": want a whole number, at least 0`,
+		"MAX_BODY=big":            `LONGSHORE_MAX_BODY="big": "big": want a size such as 32k, 10m or off`,
+		"MAX_HEADER=1":            `LONGSHORE_MAX_HEADER="1": want a size from 1k to 16m, such as 32k`,
+		"TRUSTED_PROXIES=home":    `LONGSHORE_TRUSTED_PROXIES="home": "home": want CIDRs, addresses or the word private`,
+		"ACCESS_LOG=nginx":        `LONGSHORE_ACCESS_LOG="nginx": want combined, json, off`,
+		"LOG_LEVEL=loud":          `LONGSHORE_LOG_LEVEL="loud": want debug, info, warn or error`,
+		"LOG_FORMAT=xml":          `LONGSHORE_LOG_FORMAT="xml": want text, json`,
+		"QUEUE=10":                `LONGSHORE_QUEUE="10": not built yet`,
+		"QUEUE_TIMEOUT=1s":        `LONGSHORE_QUEUE_TIMEOUT="1s": not built yet`,
+		"FAST_LANE=off":           `LONGSHORE_FAST_LANE="off": not built yet`,
+	} {
+		_, _, err := Load([]string{Prefix + kv})
+		if err == nil || err.Error() != want {
+			t.Errorf("%s\n got %v\nwant %s", kv, err, want)
+		}
+	}
+}
+
+func TestWrongAllTogether(t *testing.T) {
+	_, _, err := Load([]string{"LONGSHORE_UPSTREAM=a:1", "LONGSHORE_LABEL=b", "LONGSHORE_HEALTH_RISE=x", "LONGSHORE_BALANCER=fastest"})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 3 || !strings.Contains(lines[0], "fastest") || !strings.Contains(lines[1], "HEALTH_RISE") ||
+		lines[2] != `LONGSHORE_UPSTREAM="a:1" and LONGSHORE_LABEL="b": only one of them is allowed` {
+		t.Errorf("got:\n%v\nwant a line each for the policy, HEALTH_RISE, and UPSTREAM with LABEL", err)
+	}
+}
+
+func TestUnknownVariable(t *testing.T) {
+	_, warnings, err := Load([]string{"LONGSHORE_HEALTH_PAHT=/up", "PATH=/bin"})
+	want := []string{"unknown variable LONGSHORE_HEALTH_PAHT, ignored; the nearest known one is LONGSHORE_HEALTH_PATH"}
+	if err != nil || !slices.Equal(warnings, want) {
+		t.Errorf("got %q, %v; want %q", warnings, err, want)
+	}
+}
+
+func TestUpstream(t *testing.T) {
+	root := discovery.Route{Path: "/"}
+	for text, want := range map[string]Upstream{
+		"flaskapp:5090":         {{root, "flaskapp", 5090}},
+		"http://flaskapp:5090/": {{root, "flaskapp", 5090}},
+		"flaskapp":              {{root, "flaskapp", 0}},
+		"[::1]:80":              {{root, "::1", 80}},
+		"web:5090, /api=api:8000, shop.example.com/cart=cart:80": {
+			{root, "web", 5090}, {discovery.Route{Path: "/api"}, "api", 8000}, {discovery.Route{Host: "shop.example.com", Path: "/cart"}, "cart", 80}},
+		"/api/=api:1, *.Example.com.=b:2": {{discovery.Route{Path: "/api"}, "api", 1}, {discovery.Route{Host: "*.example.com", Path: "/"}, "b", 2}},
+	} {
+		var u Upstream
+		if err := u.UnmarshalText([]byte(text)); err != nil || !reflect.DeepEqual(u, want) {
+			t.Errorf("%s: got %v, %v; want %v", text, u, err, want)
+		}
+	}
+}
+
+func TestBackends(t *testing.T) {
+	var bs Backends
+	if err := bs.UnmarshalText([]byte("127.0.0.1:9001 weight=2, 127.0.0.1:9002 backup, b down")); err != nil {
+		t.Fatal(err)
+	}
+	if len(bs) != 3 || bs[0].Weight != 2 || bs[1].Weight != 1 || !bs[1].Backup || bs[2].Down == "" || bs[2].Addr != "b:80" {
+		t.Errorf("got %+v", bs)
+	}
+}
+
+func TestLabels(t *testing.T) {
+	defaults := Defaults()
+	l, warnings, err := ParseLabels(map[string]string{
+		"longshore.port": "8080", "longshore.host": "A.example.com, *.b.org", "longshore.path": "/api/",
+		"longshore.weight": "3", "longshore.health.path": "/up", "longshore.max_fails": "0", "longshore.balancer": "round_robin",
+		"longshore.pot": "1", "com.example": "other",
+	}, defaults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"unknown label longshore.pot, ignored; the nearest known one is longshore.port"}; !slices.Equal(warnings, want) {
+		t.Errorf("warnings %q, want %q", warnings, want)
+	}
+	wantRoutes := []discovery.Route{{Host: "a.example.com", Path: "/api"}, {Host: "*.b.org", Path: "/api"}}
+	if !l.Any || l.Port != 8080 || l.Weight != 3 || !slices.Equal(l.Routes(), wantRoutes) {
+		t.Errorf("got %+v with routes %v", l, l.Routes())
+	}
+	s := l.Settings
+	if s.Health.Path != "/up" || s.Health.MaxFails != 0 || s.Balancer.String() != "round_robin" || s.Health.Interval != defaults.Health.Interval {
+		t.Errorf("settings %+v", s)
+	}
+}
+
+func TestWrongLabels(t *testing.T) {
+	_, _, err := ParseLabels(map[string]string{"longshore.port": "http", "longshore.health.rise": "0", "longshore.enable": "maybe", "longshore.queue": "1"}, Defaults())
+	want := `label longshore.enable="maybe": want true or false
+label longshore.health.rise="0": want a whole number, at least 1
+label longshore.port="http": want a port from 1 to 65535
+label longshore.queue="1": not built yet`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+// TestDisabled: enable=false alone does not choose a container, and neither does another project's label.
+func TestDisabled(t *testing.T) {
+	for _, x := range []struct {
+		labels map[string]string
+		any    bool
+	}{
+		{nil, false},
+		{map[string]string{"com.example.web": "1"}, false},
+		{map[string]string{"longshore.enable": "false", "longshore.port": "80"}, false},
+		{map[string]string{"longshore.enable": "true"}, true},
+		{map[string]string{"longshore.health.path": "/up"}, true},
+	} {
+		if l, _, _ := ParseLabels(x.labels, Defaults()); l.Any != x.any {
+			t.Errorf("%v: chosen %v, want %v", x.labels, l.Any, x.any)
+		}
+	}
+}
+
+// TestFieldNames: the parser's errors carry only the name of a struct's field, so names must be unique.
+func TestFieldNames(t *testing.T) {
+	for _, typ := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Labels]()} {
+		seen := make(map[string]string)
+		for key, f := range fields(typ, "") {
+			if other, ok := seen[f.name]; ok {
+				t.Errorf("%v: %s and %s are both called %s", typ, key, other, f.name)
+			}
+			seen[f.name] = key
+			if f.help == "" {
+				t.Errorf("%v: %s has no help", typ, key)
+			}
+		}
+	}
+}
+
+// TestReadme keeps the README's table in step with the structs.
+func TestReadme(t *testing.T) { readme.Check(t, "settings", Table()) }
+
+func FuzzUpstream(f *testing.F) {
+	for _, seed := range []string{"web:5090, /api=api:8000, shop.example.com/cart=cart:80", "http://a:1/", "[::1]:80", "=", "a=b=c", "*.=x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var u Upstream
+		if u.UnmarshalText([]byte(text)) != nil {
+			return
+		}
+		for _, d := range u {
+			if d.Name == "" || !strings.HasPrefix(d.Route.Path, "/") {
+				t.Errorf("%q gives %+v", text, d)
+			}
+			again, err := ParseRoute(d.Route.String())
+			if err != nil || again != d.Route {
+				t.Errorf("%q: route %+v reads back as %+v, %v", text, d.Route, again, err)
+			}
+		}
+	})
+}
+
+func FuzzLabels(f *testing.F) {
+	f.Add("longshore.port", "80")
+	f.Add("longshore.health.status", "200-399")
+	f.Add("longshore.host", "*.a.b,c")
+	f.Fuzz(func(t *testing.T, name, value string) {
+		l, _, err := ParseLabels(map[string]string{name: value}, Defaults())
+		if err == nil && l.Weight < 1 {
+			t.Errorf("%s=%s: weight %d", name, value, l.Weight)
+		}
+		if err != nil && strings.Count(err.Error(), "\n") > 0 {
+			t.Errorf("%s=%s: more than one line: %v", name, value, err)
+		}
+	})
+}
