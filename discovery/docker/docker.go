@@ -196,10 +196,21 @@ type change struct {
 func (o *outlet) heard(e event, was, is world) {
 	switch e.action {
 	case "start", "connect", "unpause":
-		if o.coming == nil {
-			o.coming = make(map[string]event)
+		c := was.containers[e.id]
+		switch {
+		case e.action == "connect" && (c == nil || !c.running):
+			// It is being started, and start comes when that is done.
+		case e.action == "start" && was.usable(e.id):
+			// The answer to an earlier question told already.
+			if o.s.Applied != nil && has(o.last, e.id) {
+				o.s.Applied(Applied{Add: true, Event: e.time, Received: e.received, Inspected: e.received})
+			}
+		default:
+			if o.coming == nil {
+				o.coming = make(map[string]event)
+			}
+			o.coming[e.id] = e
 		}
-		o.coming[e.id] = e
 		return
 	case "die", "destroy":
 		delete(o.coming, e.id)

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
+	api "github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 
 	"longshore/discovery"
@@ -86,13 +86,15 @@ func (s *Source) follow(ctx context.Context, box *mailbox, last *time.Time) (up 
 	relist := time.NewTicker(or(s.pace.relist, 30*time.Second))
 	defer relist.Stop()
 	for {
-		if err := s.list(ctx, box, up.IsZero()); err != nil {
+		l, err := s.list(ctx)
+		if err != nil {
 			return up, err
 		}
 		if up.IsZero() {
-			up = time.Now()
+			up, l.fresh = time.Now(), true
 			s.connected()
 		}
+		box.put(l)
 		select {
 		case <-relist.C:
 		case err := <-cut:
@@ -103,16 +105,14 @@ func (s *Source) follow(ctx context.Context, box *mailbox, last *time.Time) (up 
 	}
 }
 
-func (s *Source) list(ctx context.Context, box *mailbox, fresh bool) error {
+func (s *Source) list(ctx context.Context) (l listing, err error) {
 	ctx, cancel := context.WithTimeout(ctx, or(s.pace.answer, 10*time.Second))
 	defer cancel()
-	l := listing{asked: time.Now(), fresh: fresh}
-	var err error
-	if l.all, err = s.Client.ContainerList(ctx, container.ListOptions{All: true}); err != nil {
-		return fmt.Errorf("docker: list containers: %w", err)
+	l.asked = time.Now()
+	if l.all, err = s.Client.ContainerList(ctx, api.ListOptions{All: true}); err != nil {
+		return l, fmt.Errorf("docker: list containers: %w", err)
 	}
-	box.put(l)
-	return nil
+	return l, nil
 }
 
 func (s *Source) connected() {

@@ -64,7 +64,7 @@ func TestEngine(t *testing.T) {
 	docker("network", "connect", net, web)
 	w.until(":5090 #5\n")
 	docker("rename", web, web+"x")
-	w.until(web + " /\n")
+	w.find("without "+web, func(st string) bool { return st == web+" /\n" })
 	docker("rename", web+"x", web)
 	w.until(":5090 #5\n")
 	docker("restart", "-t", "0", web)
@@ -97,9 +97,7 @@ func TestEngineCompose(t *testing.T) {
 			w.until("stopping")
 			w.until("web-1 1", "web-2 1", ":5090")
 			p.Run("down", "-t", "1")
-			for st := ""; st != ""; {
-				st = <-w.states // until nothing is left
-			}
+			w.find("without anything", func(st string) bool { return st == "" })
 		})
 	}
 }

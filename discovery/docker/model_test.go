@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
+	api "github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	networktypes "github.com/docker/docker/api/types/network"
 	"github.com/docker/go-connections/nat"
@@ -221,11 +221,12 @@ func (m *model) do(op string) {
 	}
 }
 
-// ip gives a free address; 200 of them, so that they are used again.
+// ip gives a free address. There are few more than containers, so that they are used again.
 func (m *model) ip() string {
 	for {
 		m.lastIP++
-		ip := fmt.Sprintf("172.18.0.%d", 2+m.lastIP%200)
+		n := 2 + m.lastIP%(20+2*len(m.boxes))
+		ip := fmt.Sprintf("172.18.%d.%d", n/250, n%250)
 		used := false
 		for _, b := range m.boxes {
 			for _, other := range b.nets {
@@ -244,10 +245,10 @@ func (m *model) take() []events.Message {
 	return es
 }
 
-func (m *model) list() (all []container.Summary) {
+func (m *model) list() (all []api.Summary) {
 	for _, name := range slices.Sorted(maps.Keys(m.boxes)) {
 		b := m.boxes[name]
-		s := container.Summary{ID: b.id, Names: []string{"/" + b.name}, Labels: b.labels, State: b.status, Created: b.created.Unix()}
+		s := api.Summary{ID: b.id, Names: []string{"/" + b.name}, Labels: b.labels, State: b.status, Created: b.created.Unix()}
 		switch b.status {
 		case "running":
 			s.Status = "Up 5 seconds"
@@ -263,7 +264,7 @@ func (m *model) list() (all []container.Summary) {
 		case "restarting":
 			s.Status = fmt.Sprintf("Restarting (%d) 5 seconds ago", b.code)
 		}
-		s.NetworkSettings = &container.NetworkSettingsSummary{Networks: b.endpoints()}
+		s.NetworkSettings = &api.NetworkSettingsSummary{Networks: b.endpoints()}
 		all = append(all, s)
 	}
 	return all
@@ -285,30 +286,30 @@ func (b *box) endpoints() map[string]*networktypes.EndpointSettings {
 }
 
 // inspect answers for an ID.
-func (m *model) inspect(id string) (r container.InspectResponse, ok bool) {
+func (m *model) inspect(id string) (r api.InspectResponse, ok bool) {
 	for _, b := range m.boxes {
 		if b.id != id {
 			continue
 		}
-		r.ContainerJSONBase = &container.ContainerJSONBase{
+		r.ContainerJSONBase = &api.ContainerJSONBase{
 			ID: b.id, Name: "/" + b.name, Created: b.created.Format(time.RFC3339Nano),
-			State: &container.State{
+			State: &api.State{
 				Status: b.status, Running: b.running() || b.status == "restarting", Paused: b.status == "paused",
 				Restarting: b.status == "restarting", StartedAt: b.started.Format(time.RFC3339Nano),
 			},
-			HostConfig: &container.HostConfig{NetworkMode: container.NetworkMode(b.mode)},
+			HostConfig: &api.HostConfig{NetworkMode: api.NetworkMode(b.mode)},
 		}
 		if !b.running() {
 			r.State.ExitCode = b.code
 		}
 		if b.health != "" {
-			r.State.Health = &container.Health{Status: b.health}
+			r.State.Health = &api.Health{Status: b.health}
 		}
-		r.Config = &container.Config{Labels: b.labels, Env: b.env, StopSignal: b.signal, StopTimeout: b.timeout, ExposedPorts: nat.PortSet{"53/udp": {}}}
+		r.Config = &api.Config{Labels: b.labels, Env: b.env, StopSignal: b.signal, StopTimeout: b.timeout, ExposedPorts: nat.PortSet{"53/udp": {}}}
 		for _, p := range b.expose {
 			r.Config.ExposedPorts[nat.Port(fmt.Sprint(p, "/tcp"))] = struct{}{}
 		}
-		r.NetworkSettings = &container.NetworkSettings{Networks: b.endpoints()}
+		r.NetworkSettings = &api.NetworkSettings{Networks: b.endpoints()}
 		r.NetworkSettings.Ports = make(nat.PortMap)
 		for p, at := range b.publish {
 			if b.running() {

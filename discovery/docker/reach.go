@@ -19,7 +19,7 @@ type way struct {
 
 // way finds how to get at a container; without one, why says what to change. A container that does
 // not run has none.
-func (w world) way(c *aContainer) (_ way, why string) {
+func (w world) way(c *container) (_ way, why string) {
 	if !c.known || !c.running {
 		return way{}, "does not run"
 	}
@@ -51,7 +51,7 @@ func (w world) way(c *aContainer) (_ way, why string) {
 		return way{host: n.ip}, ""
 	case why == "" && !onHost:
 		return way{}, fmt.Sprintf("no network shared with the proxy: it is on %s; the proxy is on %s", list(nets), list(own))
-	case onHost && slices.ContainsFunc(ports, func(p published) bool { return p.at(w.engine) != "" }):
+	case onHost && slices.ContainsFunc(ports, func(p published) bool { return p.at(w.elsewhere()) != "" }):
 		return way{published: true}, ""
 	case why == "":
 		return way{}, fmt.Sprintf("no address that the host can reach: it is on %s and publishes no port", list(nets))
@@ -70,7 +70,7 @@ func (w world) usable(id string) bool {
 }
 
 // address is where the proxy reaches one port of a container. relay: docker-proxy answers there.
-func (w world) address(c *aContainer, port uint16) (addr string, relay bool, why string) {
+func (w world) address(c *container, port uint16) (addr string, relay bool, why string) {
 	v, why := w.way(c)
 	if v.host != "" {
 		return net.JoinHostPort(v.host, strconv.Itoa(int(port))), false, ""
@@ -81,7 +81,7 @@ func (w world) address(c *aContainer, port uint16) (addr string, relay bool, why
 			ports = owner.ports
 		}
 		for _, p := range ports {
-			if at := p.at(w.engine); p.port == port && at != "" {
+			if at := p.at(w.elsewhere()); p.port == port && at != "" {
 				return at, true, ""
 			}
 		}
@@ -92,8 +92,8 @@ func (w world) address(c *aContainer, port uint16) (addr string, relay bool, why
 
 // wayToHost leads to a container in the host's network.
 func (w world) wayToHost(onHost bool) (way, string) {
-	if onHost && w.engine != "" {
-		return way{host: w.engine}, ""
+	if onHost && w.elsewhere() != "" {
+		return way{host: w.elsewhere()}, ""
 	}
 	if onHost {
 		return way{host: "127.0.0.1"}, ""
@@ -108,7 +108,7 @@ func (w world) wayToHost(onHost bool) (way, string) {
 
 // choose picks among the networks that the proxy can reach a container through. A name that the user
 // gave must be among them: to take another one silently would hide the mistake.
-func (w world) choose(c *aContainer, near []network) (_ network, why string) {
+func (w world) choose(c *container, near []network) (_ network, why string) {
 	project := c.labels[projectLabel]
 	named := func(name string) (network, bool) {
 		for _, full := range []string{name, project + "_" + name} {
@@ -148,6 +148,15 @@ func (w world) onHost() bool {
 	return c.mode == "host"
 }
 
+// elsewhere is the engine's host if that is another machine than the proxy's. Where the engine knows the
+// own container it is this one, whatever leads to it: often a container that filters its API.
+func (w world) elsewhere() string {
+	if w.self != "" {
+		return ""
+	}
+	return w.engine
+}
+
 // ownNetworks are those of the own container that work, sorted by name.
 func (w world) ownNetworks() []network {
 	c := w.containers[w.self]
@@ -162,7 +171,7 @@ func (w world) ownNetworks() []network {
 
 func (w world) isLocal(ip string) bool {
 	a, err := netip.ParseAddr(ip)
-	return err == nil && w.engine == "" && slices.ContainsFunc(w.local, func(p netip.Prefix) bool { return p.Contains(a) })
+	return err == nil && w.elsewhere() == "" && slices.ContainsFunc(w.local, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // at is the address of a published port, empty if it cannot be reached: what is bound to the

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
+	api "github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 )
 
@@ -61,8 +61,10 @@ func replay(t *testing.T, path string) string {
 		w = w.settle(before)
 		maps.Copy(due, ask)
 	}
+	open := false
 	changed := func() {
-		if now := see(w); now != last {
+		open = open || w.complete()
+		if now := see(w); open && now != last {
 			last = now
 			fmt.Fprintf(&out, "\t\t%s\n", strings.ReplaceAll(strings.TrimSpace(now), "\n", "\n\t\t"))
 		}
@@ -118,7 +120,7 @@ func replay(t *testing.T, path string) string {
 			changed()
 		case "inspect":
 			a := answer{asked: at}
-			var r container.InspectResponse
+			var r api.InspectResponse
 			into(&r)
 			a.id, a.found = r.ID, r
 			delete(due, a.id)

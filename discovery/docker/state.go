@@ -26,7 +26,7 @@ type pool struct {
 	name    string
 	routes  []discovery.Route // given by the user; else the newest member's labels say
 	port    uint16            // 0: each member's own
-	members []*aContainer     // sorted by age
+	members []*container      // sorted by age
 	fixed   []discovery.Endpoint
 }
 
@@ -105,17 +105,17 @@ func (b *builder) byName(upstream config.Upstream) (ps []pool) {
 }
 
 // named finds who goes by a name: a compose service, else a container, else an alias in a network.
-func (b *builder) named(name string) []*aContainer {
-	service := func(c *aContainer) bool { return c.labels[serviceLabel] == name }
-	itself := func(c *aContainer) bool { return c.name == name }
-	alias := func(c *aContainer) bool {
+func (b *builder) named(name string) []*container {
+	service := func(c *container) bool { return c.labels[serviceLabel] == name }
+	itself := func(c *container) bool { return c.name == name }
+	alias := func(c *container) bool {
 		own, onHost := b.ownNetworks(), b.onHost()
 		return slices.ContainsFunc(c.nets, func(n network) bool {
 			return slices.Contains(n.aliases, name) && (onHost || slices.ContainsFunc(own, func(o network) bool { return o.id == n.id }))
 		})
 	}
-	for _, match := range []func(*aContainer) bool{service, itself, alias} {
-		var found []*aContainer
+	for _, match := range []func(*container) bool{service, itself, alias} {
+		var found []*container
 		for _, c := range b.candidates() {
 			if !match(c) {
 				continue
@@ -135,7 +135,7 @@ func (b *builder) named(name string) []*aContainer {
 
 // byLabel makes the one service of LONGSHORE_LABEL.
 func (b *builder) byLabel(l config.Selector) []pool {
-	var found []*aContainer
+	var found []*container
 	for _, c := range b.candidates() {
 		if !l.Matches(c.labels) {
 			continue
@@ -156,7 +156,7 @@ func (b *builder) byLabel(l config.Selector) []pool {
 // byThemselves makes the services that containers ask for by their labels.
 func (b *builder) byThemselves() (ps []pool) {
 	type key struct{ project, service string }
-	members := make(map[key][]*aContainer)
+	members := make(map[key][]*container)
 	projects := make(map[string][]string) // by service
 	for _, c := range b.candidates() {
 		if !c.said.Any && c.said.Enable != config.Off {
@@ -166,7 +166,7 @@ func (b *builder) byThemselves() (ps []pool) {
 			b.skipForeign(c)
 			continue
 		}
-		for _, c := range b.usable([]*aContainer{c}) {
+		for _, c := range b.usable([]*container{c}) {
 			k := key{c.labels[projectLabel], c.labels[serviceLabel]}
 			if k.service == "" {
 				k = key{service: c.name}
@@ -190,7 +190,7 @@ func (b *builder) byThemselves() (ps []pool) {
 
 // candidates are all other containers, oldest first. Those outside the scope are among them, so that
 // their users hear why they are not used.
-func (b *builder) candidates() (cs []*aContainer) {
+func (b *builder) candidates() (cs []*container) {
 	for _, c := range b.containers {
 		if c.gone || c.id == b.self || strings.EqualFold(c.labels[oneoffLabel], "true") {
 			continue
@@ -203,7 +203,7 @@ func (b *builder) candidates() (cs []*aContainer) {
 	return cs
 }
 
-func older(a, b *aContainer) int {
+func older(a, b *container) int {
 	return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.id, b.id))
 }
 
@@ -215,7 +215,7 @@ func byAge(a, b pool) int {
 	return cmp.Or(a.members[0].created.Compare(b.members[0].created), cmp.Compare(a.name, b.name))
 }
 
-func (b *builder) skipForeign(c *aContainer) {
+func (b *builder) skipForeign(c *container) {
 	why := fmt.Sprintf("in project %q", c.labels[projectLabel])
 	if c.labels[projectLabel] == "" {
 		why = "in no compose project"
@@ -224,7 +224,7 @@ func (b *builder) skipForeign(c *aContainer) {
 }
 
 // usable leaves out who does not want to be used, and whose labels or facts cannot be read.
-func (b *builder) usable(cs []*aContainer) (ok []*aContainer) {
+func (b *builder) usable(cs []*container) (ok []*container) {
 	for _, c := range cs {
 		for _, warning := range c.warned {
 			b.notes = append(b.notes, note{slog.LevelWarn, c.name, warning})
@@ -247,7 +247,7 @@ func (b *builder) usable(cs []*aContainer) (ok []*aContainer) {
 // replicas may have different labels.
 func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Service {
 	s := discovery.Service{Name: p.name, Settings: b.settings, Endpoints: p.fixed}
-	var newest *aContainer
+	var newest *container
 	projects := make(map[string]bool)
 	for _, c := range p.members {
 		newest = c
@@ -289,7 +289,7 @@ func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Se
 }
 
 // title is a container's name for people, the same after it was recreated and under each compose.
-func (c *aContainer) title(withProject bool) string {
+func (c *container) title(withProject bool) string {
 	service, number := c.labels[serviceLabel], c.labels[numberLabel]
 	if service == "" || number == "" {
 		return c.name
@@ -303,7 +303,7 @@ func (c *aContainer) title(withProject bool) string {
 
 // endpoint is a container's place in a service, or why it has none. One that does not run has a
 // place whatever else is missing.
-func (w world) endpoint(c *aContainer, port uint16) (_ discovery.Endpoint, why string) {
+func (w world) endpoint(c *container, port uint16) (_ discovery.Endpoint, why string) {
 	port, whyNot := c.port(port)
 	e := discovery.Endpoint{Key: discovery.Key{ID: c.id, Run: c.run, Port: port}, Weight: c.said.Weight, Down: c.down()}
 	if e.Down != "" {
@@ -325,7 +325,7 @@ func (w world) endpoint(c *aContainer, port uint16) (_ discovery.Endpoint, why s
 }
 
 // down says why a container does not run, empty if it does.
-func (c *aContainer) down() string {
+func (c *container) down() string {
 	switch {
 	case c.running:
 		return ""
@@ -338,7 +338,7 @@ func (c *aContainer) down() string {
 }
 
 // port is the container's port: its label's, else the given one, else what can be found out.
-func (c *aContainer) port(given uint16) (_ uint16, why string) {
+func (c *container) port(given uint16) (_ uint16, why string) {
 	if p := cmp.Or(c.said.Port, given); p != 0 {
 		return p, ""
 	}

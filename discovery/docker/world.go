@@ -3,16 +3,13 @@ package docker
 import (
 	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
+	api "github.com/docker/docker/api/types/container"
 
 	"longshore/discovery"
-	"longshore/health"
 	"longshore/internal/config"
 )
 
@@ -31,7 +28,7 @@ const (
 // the present run of a container is decided by the engine's: it stamps events and starts.
 type world struct {
 	view
-	containers map[string]*aContainer
+	containers map[string]*container
 	self       string         // ID of the own container; empty: on a host
 	local      []netip.Prefix // of the local interfaces, to know what a proxy on the host can reach
 	listed     bool           // there has been a list
@@ -48,8 +45,8 @@ type view struct {
 	engine   string   // host of an engine on another machine; empty: it is on this one
 }
 
-// An aContainer is what is known of one container. It is never changed once it is part of a world.
-type aContainer struct {
+// A container is what is known of one container. It is never changed once it is part of a world.
+type container struct {
 	id     string
 	name   string
 	labels map[string]string
@@ -66,58 +63,25 @@ type aContainer struct {
 	run      int       // how many were seen
 	stopping time.Time // was asked to stop, and counts as stopping until then; zero: was not
 	killed   time.Time // when, by the engine's clock
-	early    *event    // a kill that was heard before anything else was known, nil: none
+	early    *event    // a kill that was heard before its run was known, nil: none
 	lost     string    // network that it was disconnected from in this run
 
 	asked time.Time // when facts were asked for
 	heard time.Time // when the last event was read; answers to older questions do not count
 }
 
-// facts are what inspect says.
-type facts struct {
-	created     time.Time
-	started     time.Time
-	running     bool // paused or not
-	paused      bool
-	status      string // "created", "running", "paused", "restarting", "removing", "exited", "dead"
-	exitCode    int
-	health      health.Docker
-	mode        string    // of its network: "host", "container:<id>" …
-	nets        []network // sorted by name
-	ports       []published
-	stopSignal  int
-	stopTimeout time.Duration
-	virtualPort string   // of its environment; nothing else of that is kept
-	exposed     []uint16 // TCP ports, sorted
-}
-
-// A network is a container's place in one.
-type network struct {
-	name, id string
-	ip       string // IPv4 if it has one; empty while it does not run
-	gateway  string
-	aliases  []string
-}
-
-// published is a port of the host that leads to a port of a container.
-type published struct {
-	port     uint16
-	hostIP   string
-	hostPort uint16
-}
-
 // A listing is an answer of the engine to "which containers are there".
 type listing struct {
 	asked time.Time
 	fresh bool // the first one of a connection: events may have been missed before it
-	all   []container.Summary
+	all   []api.Summary
 }
 
 // An answer is the engine's to an inspect.
 type answer struct {
 	id    string
 	asked time.Time
-	found container.InspectResponse
+	found api.InspectResponse
 	gone  bool  // there is no such container
 	err   error // any other
 	came  time.Time
@@ -138,7 +102,7 @@ func (t todo) add(id string) todo {
 func (w world) on(e event) (world, todo) {
 	c := w.containers[e.id]
 	if c == nil {
-		c = &aContainer{id: e.id}
+		c = &container{id: e.id}
 	}
 	next := *c
 	if !c.known && !c.gone && e.labels != nil {
@@ -158,16 +122,16 @@ func (w world) on(e event) (world, todo) {
 
 // apply changes c as an event says, and reports whether the engine is to be asked for more. An event
 // that does not fit what is known, or may be older than it, changes nothing: the answer will.
-func (c *aContainer) apply(e event) (ask bool) {
+func (c *container) apply(e event) (ask bool) {
 	stale := !c.known || e.at().Before(c.asked)
 	switch e.action {
 	case "kill":
 		// However old it is: inspect does not tell that a container was asked to stop.
-		if !c.known {
-			c.early = &e
+		if !c.hits(e) {
+			c.early = &e // perhaps of a run that is not known yet
 			return true
 		}
-		if c.hits(e) && c.isStop(e.signal) && !e.time.Equal(c.killed) {
+		if c.isStop(e.signal) && !e.time.Equal(c.killed) {
 			c.killed = e.time
 			c.stopping = e.received.Add(c.stopTimeout + stopMargin)
 		}
@@ -201,7 +165,7 @@ func (c *aContainer) apply(e event) (ask bool) {
 		}
 		return true
 	case "destroy":
-		*c = aContainer{id: c.id, gone: true, heard: c.heard}
+		*c = container{id: c.id, gone: true, heard: c.heard}
 		return false
 	}
 	return true // create, start, connect, unpause, oom, update: only an inspect can tell
@@ -211,17 +175,17 @@ func (c *aContainer) apply(e event) (ask bool) {
 const stopMargin = 2 * time.Second
 
 // hits reports whether an event is about the run that is known.
-func (c *aContainer) hits(e event) bool {
+func (c *container) hits(e event) bool {
 	return c.known && c.running && !e.time.Before(c.started)
 }
 
 // isStop reports whether a signal asks this container to end.
-func (c *aContainer) isStop(signal string) bool {
+func (c *container) isStop(signal string) bool {
 	n := signalNumber(signal)
 	return n == c.stopSignal || n == sigTerm || n == sigKill
 }
 
-func (c *aContainer) ended(status string, code int) {
+func (c *container) ended(status string, code int) {
 	c.running, c.paused, c.status, c.exitCode = false, false, status, code
 	c.stopping, c.lost = time.Time{}, ""
 }
@@ -238,7 +202,7 @@ func (w world) learn(a answer) (world, todo) {
 		return w, nil
 	case a.gone:
 		// Also if events were read since: who is gone does not come back.
-		next = aContainer{id: c.id, gone: true, heard: c.heard}
+		next = container{id: c.id, gone: true, heard: c.heard}
 		if a.asked.After(next.heard) {
 			next.heard = a.asked
 		}
@@ -263,10 +227,10 @@ func (w world) learn(a answer) (world, todo) {
 	if id := next.sharesWith(); id != "" {
 		owner := w.containers[id]
 		if owner == nil {
-			owner = &aContainer{id: id}
+			owner = &container{id: id}
 			w = w.with(owner)
 		}
-		if !owner.known && !owner.gone {
+		if !owner.gone && !(owner.known && w.inScope(owner)) { // others are not kept up to date
 			return w, todo{}.add(id)
 		}
 	}
@@ -279,9 +243,9 @@ const retryAfter = time.Second
 // list is the world after a listing. What it says of a container is only compared: inspect tells.
 func (w world) list(l listing) (world, todo) {
 	ask := make(todo)
-	containers := make(map[string]*aContainer, len(l.all))
+	containers := make(map[string]*container, len(l.all))
 	for _, s := range l.all {
-		next := aContainer{id: s.ID}
+		next := container{id: s.ID}
 		if c := w.containers[s.ID]; c != nil && (!c.gone || c.heard.After(l.asked)) {
 			next = *c
 		}
@@ -374,7 +338,7 @@ func (w world) settle(before world) world {
 		}
 		was := before.containers[id]
 		if was == nil {
-			was = &aContainer{}
+			was = &container{}
 		}
 		if then, _ := before.way(was); now != then || !c.started.Equal(was.started) || // also after it was down
 			was.paused && !c.paused || !was.stopping.IsZero() && c.stopping.IsZero() {
@@ -397,10 +361,10 @@ func (w world) complete() bool {
 }
 
 // with is w with one container replaced.
-func (w world) with(c *aContainer) world {
+func (w world) with(c *container) world {
 	w.containers = maps.Clone(w.containers)
 	if w.containers == nil {
-		w.containers = make(map[string]*aContainer)
+		w.containers = make(map[string]*container)
 	}
 	w.containers[c.id] = c
 	return w
@@ -408,13 +372,13 @@ func (w world) with(c *aContainer) world {
 
 // concerns reports whether a container has to be inspected. Those of other projects are judged by
 // their labels alone.
-func (w world) concerns(c *aContainer) bool {
+func (w world) concerns(c *container) bool {
 	return c.id == w.self || w.inScope(c) || slices.ContainsFunc(slices.Collect(maps.Values(w.containers)),
-		func(other *aContainer) bool { return other.sharesWith() == c.id })
+		func(other *container) bool { return other.sharesWith() == c.id })
 }
 
 // inScope reports whether a container is of the project that is looked at.
-func (w world) inScope(c *aContainer) bool {
+func (w world) inScope(c *container) bool {
 	p := w.scope()
 	return p == "*" || c.labels[projectLabel] == p
 }
@@ -439,7 +403,7 @@ func (w world) ownProject() string {
 
 // labelled is c with a name and labels. Labels do not change in a container's life, so they are
 // parsed once.
-func (c *aContainer) labelled(name string, labels map[string]string, defaults discovery.Settings) *aContainer {
+func (c *container) labelled(name string, labels map[string]string, defaults discovery.Settings) *container {
 	next := *c
 	if name != "" {
 		next.name = name
@@ -458,134 +422,10 @@ func (c *aContainer) labelled(name string, labels map[string]string, defaults di
 }
 
 // sharesWith is the ID of the container whose network this one uses.
-func (c *aContainer) sharesWith() string {
+func (c *container) sharesWith() string {
 	id, _ := strings.CutPrefix(c.mode, "container:")
 	if id == c.mode {
 		return ""
 	}
 	return id
-}
-
-// agrees reports whether a list says of a container what is known of it. What it cannot say, such as
-// the health of a paused container, is not compared.
-func (c *aContainer) agrees(s container.Summary) bool {
-	if nameIn(s) != c.name || s.State != c.status {
-		return false
-	}
-	note := noteIn(s.Status)
-	switch s.State {
-	case "exited", "restarting":
-		return note == strconv.Itoa(c.exitCode)
-	case "running":
-		return readHealth(note) == c.health && reflect.DeepEqual(addresses(c.nets), addresses(readNetworks(s.NetworkSettings)))
-	}
-	return true
-}
-
-func addresses(nets []network) (ips []string) {
-	for _, n := range nets {
-		ips = append(ips, n.id+" "+n.ip)
-	}
-	return ips
-}
-
-// nameIn takes the container's name from a list, which names links too: "/other/alias".
-func nameIn(s container.Summary) string {
-	for _, n := range s.Names {
-		if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {
-			return n
-		}
-	}
-	return ""
-}
-
-// noteIn takes what is in parentheses from the words of a list: "Exited (137) 2 hours ago",
-// "Up 5 minutes (healthy)".
-func noteIn(status string) string {
-	_, rest, _ := strings.Cut(status, "(")
-	note, _, _ := strings.Cut(rest, ")")
-	return note
-}
-
-func readFacts(r container.InspectResponse) facts {
-	f := facts{stopSignal: sigTerm, stopTimeout: 10 * time.Second}
-	if r.ContainerJSONBase != nil {
-		f.created, _ = time.Parse(time.RFC3339Nano, r.Created)
-		if r.HostConfig != nil {
-			f.mode = string(r.HostConfig.NetworkMode)
-		}
-		if st := r.State; st != nil {
-			f.started, _ = time.Parse(time.RFC3339Nano, st.StartedAt)
-			f.running = st.Running && !st.Restarting // a container that waits for its restart says both
-			f.paused = f.running && st.Paused
-			f.status, f.exitCode = st.Status, st.ExitCode
-			if st.Health != nil {
-				f.health = readHealth(st.Health.Status)
-			}
-		}
-	}
-	if c := r.Config; c != nil {
-		if n := signalNumber(c.StopSignal); n != 0 {
-			f.stopSignal = n
-		}
-		if c.StopTimeout != nil {
-			f.stopTimeout = time.Duration(*c.StopTimeout) * time.Second
-			if *c.StopTimeout < 0 {
-				f.stopTimeout = 24 * time.Hour // for ever
-			}
-		}
-		for _, v := range c.Env {
-			if port, ok := strings.CutPrefix(v, "VIRTUAL_PORT="); ok {
-				f.virtualPort = port
-			}
-		}
-		for p := range c.ExposedPorts {
-			if p.Proto() == "tcp" && p.Int() > 0 {
-				f.exposed = append(f.exposed, uint16(p.Int()))
-			}
-		}
-		slices.Sort(f.exposed)
-	}
-	if n := r.NetworkSettings; n != nil {
-		f.nets = readNetworks(&container.NetworkSettingsSummary{Networks: n.Networks})
-		for p, bindings := range n.Ports {
-			for _, b := range bindings {
-				hostPort, err := strconv.ParseUint(b.HostPort, 10, 16)
-				if p.Proto() == "tcp" && err == nil && hostPort > 0 {
-					f.ports = append(f.ports, published{uint16(p.Int()), b.HostIP, uint16(hostPort)})
-				}
-			}
-		}
-		slices.SortFunc(f.ports, func(a, b published) int {
-			return strings.Compare(a.key(), b.key())
-		})
-	}
-	return f
-}
-
-// key sorts ports, and IPv4 before IPv6.
-func (p published) key() string {
-	family := "4"
-	if strings.Contains(p.hostIP, ":") {
-		family = "6"
-	}
-	return strconv.Itoa(int(p.port)) + " " + family + " " + p.hostIP + " " + strconv.Itoa(int(p.hostPort))
-}
-
-func readNetworks(s *container.NetworkSettingsSummary) (nets []network) {
-	if s == nil {
-		return nil
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.Networks)) {
-		e := s.Networks[name]
-		if e == nil {
-			continue
-		}
-		n := network{name: name, id: e.NetworkID, ip: e.IPAddress, gateway: e.Gateway, aliases: e.Aliases}
-		if n.ip == "" {
-			n.ip = e.GlobalIPv6Address
-		}
-		nets = append(nets, n)
-	}
-	return nets
 }

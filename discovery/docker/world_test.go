@@ -1,14 +1,16 @@
 package docker
 
 import (
+	"encoding/json"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
+	api "github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 
 	"longshore/discovery"
@@ -49,6 +51,8 @@ func TestEvents(t *testing.T) {
 		{"second kill", "signal 15; wait 10s; signal 9; wait 3s", up + " stopping"},
 		{"restart", "signal 15; exit 0; start; answer", "172.18.0.6:80 #2"},
 		{"restart unanswered", "signal 15; exit 0; start", "#1 down: exited (0)"},
+		{"stop while it starts", "exit 0; start; signal 15; answer", "172.18.0.6:80 #2 stopping"},
+		{"an old kill", "signal 15; exit 0; start; answer; update; answer", "172.18.0.6:80 #2"},
 		{"crash", "exit 137", "#1 down: exited (137)"},
 		{"crash, disconnect first", "die-last 137", "#1 down: exited (137)"},
 		{"crash loop", "crash-loop 1; answer", "#1 down: restarting (exit code 1)"},
@@ -471,7 +475,54 @@ func TestNotes(t *testing.T) {
 			t.Errorf("%q: %q, want %q", s, got, want)
 		}
 	}
-	if got := nameIn(container.Summary{Names: []string{"/other/link", "/me"}}); got != "me" {
+	if got := nameIn(api.Summary{Names: []string{"/other/link", "/me"}}); got != "me" {
 		t.Errorf("name %q", got)
 	}
+}
+
+// How long the way from an event to a state is among 200 containers.
+func BenchmarkEvent(b *testing.B) {
+	m := newModel()
+	m.service("proxy-1")
+	for i := range 200 {
+		m.service("web-"+strconv.Itoa(i+1), "longshore.weight=2")
+	}
+	for name := range m.boxes {
+		m.do("start " + name)
+	}
+	d := drive(b, m, world{view: upstream(b, "web")})
+	m.do("signal demo-web-7 15")
+	e, _ := readEvent(m.take()[0], m.now)
+	b.ReportAllocs()
+	for b.Loop() {
+		w, _ := d.w.on(e)
+		w, _, _ = w.tick(m.now)
+		w = w.settle(d.w)
+		w.state()
+	}
+}
+
+// Whatever the engine sends, the world stands.
+func FuzzEvent(f *testing.F) {
+	f.Add([]byte(`{"Type":"container","Action":"kill","Actor":{"ID":"a","Attributes":{"signal":"SIGRTMIN+3"}},"timeNano":1}`))
+	f.Add([]byte(`{"Type":"network","Action":"disconnect","Actor":{"ID":"n","Attributes":{"container":"a"}}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var m events.Message
+		if json.Unmarshal(data, &m) != nil {
+			return
+		}
+		e, ok := readEvent(m, time.Unix(1, 0))
+		if !ok {
+			return
+		}
+		if e.id == "" || e.time.IsZero() {
+			t.Errorf("%+v", e)
+		}
+		model := demo()
+		d := drive(t, model, world{view: view{ownIDs: []string{model.boxes["demo-proxy-1"].id}}})
+		e.id = model.boxes["demo-web-1"].id
+		d.hear(func(w world) (world, todo) { return w.on(e) })
+		d.answer()
+		see(d.w)
+	})
 }

@@ -1,10 +1,11 @@
-// Record plays a scenario on a real engine and writes what the engine says, for TestRecorded:
+// Record plays a scenario on a real engine and writes what the engine says, for TestRecorded.
+// record.sh runs it with both composes.
 //
-//	go run ./testdata/record SCENARIO PROJECT >testdata/NAME.jsonl
+//	record SCENARIO PROJECT >NAME.jsonl
 //
-// SCENARIO has one step per line, "name: shell command". Each step's events are followed by a list
-// and an inspect of each container of PROJECT. What the tests do not read is left out: environment,
-// paths, times of health checks.
+// A scenario has one step per line, "name: shell command". Each step's events are followed by a list
+// and an inspect of each container of the project. What the tests do not read is left out:
+// environment, paths, the output of health checks.
 package main
 
 import (

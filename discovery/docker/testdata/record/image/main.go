@@ -1,7 +1,8 @@
+// Image is what the recording runs: a server that ends 300 ms after TERM or QUIT, and with the
+// argument check its own health check.
 package main
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -12,27 +13,15 @@ import (
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "check" {
-		c, err := net.DialTimeout("tcp", "127.0.0.1:5090", time.Second)
-		if err != nil {
+		if _, err := net.DialTimeout("tcp", "127.0.0.1:5090", time.Second); err != nil {
 			os.Exit(1)
 		}
-		c.Close()
 		return
 	}
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
-	go func() {
-		for s := range c {
-			if s == syscall.SIGHUP {
-				continue
-			}
-			if os.Getenv("IGNORE") != "" {
-				continue
-			}
-			time.Sleep(300 * time.Millisecond)
-			os.Exit(0)
-		}
-	}()
-	h, _ := os.Hostname()
-	http.ListenAndServe(":5090", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, h) }))
+	signal.Ignore(syscall.SIGHUP)
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGQUIT)
+	go http.ListenAndServe(":5090", nil)
+	<-stop
+	time.Sleep(300 * time.Millisecond)
 }
