@@ -213,6 +213,43 @@ func TestEngineStopping(t *testing.T) {
 	}
 }
 
+// TestEngineHealthcheck: a container's HEALTHCHECK gates it only while others are ready.
+func TestEngineHealthcheck(t *testing.T) {
+	dockertest.Engine(t)
+	checked := dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090", `HEALTHCHECK --interval=1s --retries=1 CMD ["/app", "check"]`)
+	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: web:5090", "", `
+  web:
+    image: `+checked+`
+`)
+	p.Run("up", "-d", "--scale", "flaskapp=0", "--scale", "web=2")
+	ls := p.proxy()
+	// The first run of the HEALTHCHECK comes a second after the start. Alone, they need not wait for it.
+	dockertest.Wait(t, "an answer", func() bool { return strings.HasPrefix(ls.get("localhost", "/"), "200 ") })
+	ls.waitUp(2)
+	ls.wantShares(20, 10, 10)
+
+	answer := ls.get("localhost", "/sick")
+	if answer != "200 " && answer != "200" {
+		t.Fatalf("/sick: %q", answer)
+	}
+	var well apiBackend
+	dockertest.Wait(t, "one backend to be unhealthy", func() bool {
+		states := make(map[string]apiBackend)
+		for _, b := range ls.state().Services[0].Backends {
+			states[b.State] = b
+		}
+		well = states["up"]
+		return states["unhealthy"].ID != "" && well.ID != ""
+	})
+	if shares := ls.shares(10); shares[well.ID[:12]] != 10 {
+		t.Errorf("shares %v, want all on %s, the healthy one", shares, well.ID[:12])
+	}
+	dockertest.Docker(t, "stop", "-t", "1", well.ID)
+	if shares := ls.shares(4); len(shares) != 1 || shares[well.ID[:12]] != 0 {
+		t.Errorf("shares %v, want all on the unhealthy one, which is the only one that runs", shares)
+	}
+}
+
 // TestEngineStrangers checks that containers of another project, and on a network that is not shared,
 // are not used, and that the state says why.
 func TestEngineStrangers(t *testing.T) {

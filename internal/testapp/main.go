@@ -4,7 +4,8 @@
 //	ON_TERM       exit (at once, the default) or ignore
 //	PORT          5090
 //
-// It answers with its hostname; /slow waits for the duration in the query: /slow?1s. SIGHUP is handled
+// It answers with its hostname, and "testapp check" is its HEALTHCHECK, which fails from a request to
+// /sick on; /slow waits for the duration in the query: /slow?1s. SIGHUP is handled
 // and changes nothing.
 package main
 
@@ -18,7 +19,16 @@ import (
 	"time"
 )
 
+// sick is a file that is there when the HEALTHCHECK is to fail.
+const sick = "/sick"
+
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "check" {
+		if _, err := os.Stat(sick); err == nil {
+			os.Exit(1)
+		}
+		return
+	}
 	started := time.Now()
 	signal.Ignore(syscall.SIGHUP)
 	signals := make(chan os.Signal, 1)
@@ -40,6 +50,11 @@ func main() {
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Up-For", time.Since(started).String())
 		fmt.Fprintln(w, host)
+	})
+	http.HandleFunc("/sick", func(w http.ResponseWriter, r *http.Request) {
+		if err := os.WriteFile(sick, nil, 0o600); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
 	})
 	http.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		d, _ := time.ParseDuration(r.URL.RawQuery)
