@@ -103,6 +103,7 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		before := w
 		var todo todo
 		var next time.Time
+		moved := false                    // the local interfaces may be others now
 		for _, said := range box.take() { // all that is there, so that one publish tells it
 			was := w
 			switch said := said.(type) {
@@ -111,10 +112,12 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 				out.heard(said, was, w)
 			case listing:
 				w, todo = w.list(said)
+				moved = true
 			case answer:
 				delete(ask.busy, said.id)
 				w, todo = w.learn(said)
 				out.learned(said, w)
+				moved = moved || w.strange(said.id)
 			}
 			ask.inspect(ctx, todo)
 		}
@@ -125,7 +128,7 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		} else {
 			timer.Reset(time.Until(next))
 		}
-		if w.onHost() {
+		if moved && w.onHost() { // not at every event: there is an interface for each container
 			w.local = s.prefixes()
 		}
 		w = w.settle(before)

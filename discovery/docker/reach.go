@@ -174,6 +174,12 @@ func (w world) isLocal(ip string) bool {
 	return err == nil && w.elsewhere() == "" && slices.ContainsFunc(w.local, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
+// strange reports whether a container has an address that no local interface is known to lead to.
+func (w world) strange(id string) bool {
+	c := w.containers[id]
+	return c != nil && slices.ContainsFunc(c.nets, func(n network) bool { return n.ip != "" && !w.isLocal(n.ip) })
+}
+
 // at is the address of a published port, empty if it cannot be reached: what is bound to the
 // loopback of an engine elsewhere.
 func (p published) at(engine string) string {
