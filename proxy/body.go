@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// lingerTime is how long the server may read what a client still sends after it was answered, so
-// that the answer is not lost in a reset.
+// lingerTime is how long the server may read what a client still sends when the answer is there. Some of
+// that must be: the answer would be lost in a reset.
 const lingerTime = 500 * time.Millisecond
 
 var errBodyDetached = errors.New("the request is over")
@@ -26,8 +26,7 @@ type clientBody struct {
 	left     int64      // bytes still allowed; negative: no limit
 	detached bool
 
-	started atomic.Bool
-	end     atomic.Pointer[error] // io.EOF after the last byte, else why reading failed
+	end atomic.Pointer[error] // io.EOF after the last byte, else why reading failed
 }
 
 // open prepares to read r's body, at most max bytes of it; 0: no limit.
@@ -48,7 +47,6 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	if b.detached {
 		return 0, errBodyDetached
 	}
-	b.started.Store(true)
 	n, err := b.in.Body.Read(p)
 	if b.left >= 0 {
 		if b.left -= int64(n); b.left < 0 {
@@ -67,30 +65,22 @@ func (b *clientBody) Read(p []byte) (int, error) {
 // Close leaves the body to the server, which closes it at the end of the request.
 func (b *clientBody) Close() error { return nil }
 
-// ended reports whether the whole body was read, or none of it.
-func (b *clientBody) ended() bool {
-	if !b.started.Load() {
-		return true
-	}
+// whole reports whether all of the body was read.
+func (b *clientBody) whole() bool {
 	end := b.end.Load()
 	return end != nil && *end == io.EOF
 }
 
-// failed reports whether reading failed, so that nobody knows where the body ends.
-func (b *clientBody) failed() bool {
-	end := b.end.Load()
-	return end != nil && *end != io.EOF
-}
-
 // detach ends a Read under way and waits for it, so that nothing touches the body afterwards.
 func (b *clientBody) detach(w http.ResponseWriter) {
-	if b.ended() {
-		return
-	}
-	rc := http.NewResponseController(w)
-	rc.SetReadDeadline(time.Now())
+	http.NewResponseController(w).SetReadDeadline(time.Now())
 	b.mu.Lock()
 	b.detached = true
 	b.mu.Unlock()
-	rc.SetReadDeadline(time.Now().Add(lingerTime))
+}
+
+// linger limits how long the server reads a body to its end that nobody wanted, before the answer if it
+// means to keep the connection, after it otherwise. It sets no limit itself.
+func linger(w http.ResponseWriter) {
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerTime))
 }

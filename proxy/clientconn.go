@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
 )
 
 // A listener wraps the connections it accepts, because net/http hides two things of a request's head.
@@ -16,65 +17,110 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	cc := &clientConn{Conn: c}
-	cc.betweenRequests.Store(true)
-	return cc, nil
+	return &clientConn{Conn: c}, nil
 }
 
 // A clientConn is a client's connection. It drops empty lines before a request (RFC 9112, 2.2), which
-// net/http takes for a malformed one, and notices a Content-Length, which net/http removes from a
-// request that is also chunked.
+// net/http takes for a malformed one, and notices what net/http removes from a head: the Content-Length
+// of a request that is also chunked, and the Transfer-Encoding of one of HTTP/1.0.
 type clientConn struct {
 	net.Conn
 	active bool // in the middle of a request; the server's goroutine for this connection owns it
 
-	betweenRequests atomic.Bool // nothing of the next request has been read yet
-	sawLength       atomic.Bool // some request on this connection had a Content-Length; stays
-	line            int         // how much of contentLength the current line has matched; -1: it is another line
+	// When a Read begins a request: the first does, and one while the server waits for the next request,
+	// unless its buffer already holds some of that, which shows as less room in it. In the middle of a
+	// pipelined head an empty line is the end of it.
+	wait atomic.Int32 // waitNot, or how far the server is on its way to wait for the next request
+	room int          // the size of the server's buffer; zero: nothing read yet
+	// The server also reads a byte ahead while it handles a request without a body.
+	alone  bool        // the request's head came in one piece, and nothing with it
+	noBody atomic.Bool // the request under way has none
+
+	sawLength atomic.Bool // this request, or one before or behind it in a pipeline, has a Content-Length
+	sawCoding atomic.Bool // the same of Transfer-Encoding
+	name      string      // what the current line may begin with
+	matched   int         // how much of name it has matched; -1: it is another line
 }
 
-var contentLength = []byte("content-length")
+const (
+	waitNot  = iota
+	waitSoon // the connection is idle; the server sets a deadline, then waits, then sets another one
+	waitNow
+)
+
+// SetReadDeadline follows the server into its wait and out of it.
+func (c *clientConn) SetReadDeadline(t time.Time) error {
+	switch c.wait.Load() {
+	case waitSoon:
+		c.wait.Store(waitNow)
+	case waitNow:
+		c.wait.Store(waitNot)
+	}
+	return c.Conn.SetReadDeadline(t)
+}
 
 func (c *clientConn) Read(p []byte) (int, error) {
+	begins := c.room == 0 || c.wait.Load() == waitNow && len(p) == c.room
+	if c.room == 0 {
+		c.room = len(p)
+	}
 	for {
 		n, err := c.Conn.Read(p)
-		if n > 0 && c.betweenRequests.Load() {
+		if n > 0 && (begins || c.alone && c.noBody.Load()) {
 			rest := bytes.TrimLeft(p[:n], "\r\n")
 			if len(rest) == 0 && err == nil {
 				continue
 			}
 			n = copy(p, rest)
-			c.betweenRequests.Store(n == 0)
 		}
-		if !c.sawLength.Load() {
+		if n > 0 {
+			c.alone = begins && bytes.Index(p[:n], []byte("\n\r\n")) == n-3 && !bytes.Contains(p[:n], []byte("\n\n"))
+		}
+		if n > 0 && begins {
+			c.sawLength.Store(false)
+			c.sawCoding.Store(false)
+			c.matched = 0
+		}
+		if !c.sawLength.Load() || !c.sawCoding.Load() {
 			c.look(p[:n])
 		}
 		return n, err
 	}
 }
 
-// look searches lines for one that begins with Content-Length, however reads divide it.
+// look searches lines for those that begin with one of the two names, however reads divide them.
 func (c *clientConn) look(p []byte) {
 	for len(p) > 0 {
-		if c.line < 0 {
+		if c.matched < 0 {
 			i := bytes.IndexByte(p, '\n')
 			if i < 0 {
 				return
 			}
-			c.line, p = 0, p[i+1:]
+			c.matched, p = 0, p[i+1:]
 			continue
 		}
-		b := p[0]
-		p = p[1:]
+		b := p[0] | 0x20 // lower case, and no other letter or "-" becomes one of ours
+		if c.matched == 0 {
+			c.name = "content-length"
+			if b == 't' {
+				c.name = "transfer-encoding"
+			}
+		}
 		switch {
-		case b == '\n':
-			c.line = 0
-		case b|0x20 != contentLength[c.line] && b != contentLength[c.line]:
-			c.line = -1
+		case p[0] == '\n':
+			c.matched = 0
+		case b != c.name[c.matched]:
+			c.matched = -1
 		default:
-			if c.line++; c.line == len(contentLength) {
+			c.matched++
+		}
+		p = p[1:]
+		if c.matched == len(c.name) {
+			c.matched = -1
+			if b == 'h' {
 				c.sawLength.Store(true)
-				return
+			} else {
+				c.sawCoding.Store(true)
 			}
 		}
 	}
@@ -95,14 +141,17 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// mixesFramings reports whether a request may have had both Content-Length and Transfer-Encoding:
-// the connection must be closed after the answer (RFC 9112, 6.1), since somebody in front may have
-// believed the other one. A Content-Length earlier on the connection counts too, which costs such a
-// client a new connection and nothing else.
+// mixesFramings reports whether a request may have had both Content-Length and Transfer-Encoding, or
+// the latter in HTTP/1.0, which has none: the connection must be closed after the answer (RFC 9112, 6.1),
+// since somebody in front may have believed the other one. A false alarm, because of a body or a
+// pipeline, costs the client a new connection and nothing else.
 func mixesFramings(r *http.Request) bool {
-	if len(r.TransferEncoding) == 0 {
+	c, ok := r.Context().Value(connKey{}).(*clientConn)
+	if !ok {
 		return false
 	}
-	c, ok := r.Context().Value(connKey{}).(*clientConn)
-	return ok && c.sawLength.Load()
+	if len(r.TransferEncoding) > 0 {
+		return c.sawLength.Load()
+	}
+	return !r.ProtoAtLeast(1, 1) && c.sawCoding.Load()
 }

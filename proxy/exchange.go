@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -41,6 +42,7 @@ type exchange struct {
 
 	body    clientBody
 	hasBody bool
+	shared  bool // an uploader reads the body, or did
 
 	backend *Backend // holds a reservation until the end; nil: none
 	tried   []*balancer.Load
@@ -48,6 +50,7 @@ type exchange struct {
 	via     string // addresses of all attempts, as nginx's $upstream_addr
 
 	response   *upstream.Body
+	switched   io.Closer // of a 101 response: the backend's connection
 	upgraded   *hijacked
 	upgrade    []string // the Upgrade field of a 426, which ReverseProxy takes for hop-by-hop
 	closeAfter bool     // close the client's connection after the response
@@ -63,6 +66,7 @@ var exchanges = sync.Pool{New: func() any {
 		Transport:      x,
 		ModifyResponse: x.modifyResponse,
 		ErrorHandler:   x.fail,
+		ErrorLog:       log.New(io.Discard, "", 0), // records and counters say it
 		BufferPool:     buffers{},
 	}
 	return x
@@ -82,13 +86,13 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 	x.ResponseWriter, x.server, x.svc, x.in, x.start = w, srv, s, r, start
 	defer x.end()
 	x.closeAfter = mixesFramings(r)
+	x.hasBody = r.ContentLength != 0 && r.Body != http.NoBody
 	if max := int64(s.spec.Settings.MaxBody); max > 0 && r.ContentLength > max {
 		x.closeAfter = true
 		x.fail(x, r, errTooLarge)
 		return
 	}
-	if r.ContentLength != 0 && r.Body != http.NoBody {
-		x.hasBody = true
+	if x.hasBody {
 		x.body.open(r, int64(s.spec.Settings.MaxBody))
 		in := *r // the server must go on seeing its own body: it looks at how far that was read
 		in.Body = &x.body
@@ -100,14 +104,20 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 // end releases what the request held and counts it. It also runs when ReverseProxy panics to break
 // off a response.
 func (x *exchange) end() {
-	if x.hasBody {
-		x.body.detach(x.ResponseWriter)
-	}
 	if b := x.backend; b != nil {
 		if x.response != nil && x.response.Failed() && x.in.Context().Err() == nil {
 			b.failures[Truncated].Add(1)
 		}
 		b.Release()
+	}
+	if x.switched != nil {
+		x.switched.Close() // ReverseProxy does not when it refuses to switch
+	}
+	if x.hasBody && !x.body.whole() {
+		if x.shared {
+			x.body.detach(x.ResponseWriter)
+		}
+		linger(x.ResponseWriter)
 	}
 	x.server.record(x)
 	if x.hasBody || x.upgraded != nil {
@@ -119,29 +129,41 @@ func (x *exchange) end() {
 
 // RoundTrip finds a backend that answers: it picks, sends, and decides what a failure means.
 func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
-	var last error
+	last := errNoBackend // or why the last backend failed that was sent the request
+	var reason Reason    // of the last failure
 	for {
 		b := x.pick()
 		if b == nil {
-			if last == nil || !isSent(last) {
-				// Parking belongs here: nothing reached an application, so the request can wait for a backend.
-				last = errNoBackend
-			}
+			// Parking belongs here: if nothing reached an application, the request can wait for a backend.
 			return nil, last
+		}
+		if len(x.tried) > 1 {
+			x.svc.group.retries[reason].Add(1)
 		}
 		res, err := b.pool.RoundTrip(req)
 		if err == nil {
+			x.shared = x.hasBody
 			x.answered(b, res)
 			return res, nil
 		}
 		b.Release()
-		again, reason := x.judge(b, err.(*upstream.Error), req)
-		if last = err; !again {
+		failure := err.(*upstream.Error)
+		if !failure.Unsent {
+			x.shared = x.hasBody
+			last = err
+		}
+		var again bool
+		if again, reason = x.judge(b, failure, req); !again {
 			return nil, err
 		}
-		x.svc.group.retries[reason].Add(1)
 	}
 }
+
+// bodyRemains reports whether the body is not known to be read to its end, though reading has begun.
+// Then the connection must be closed after the answer: where the next request begins is not known, and
+// what comes could be smuggled (RFC 9112, 11.2). It also keeps the server from waiting for the rest
+// before it sends the answer.
+func (x *exchange) bodyRemains() bool { return x.shared && !x.body.whole() }
 
 // pick reserves a backend that this request has not had, of the newest snapshot.
 func (x *exchange) pick() *Backend {
@@ -180,13 +202,10 @@ func (x *exchange) judge(b *Backend, err *upstream.Error, req *http.Request) (ag
 	if err.Unsent {
 		return true, reason
 	}
-	x.sent++
+	if reason != Gone { // a failover that Docker announced is free
+		x.sent++
+	}
 	return err.Phase == upstream.Send && !x.hasBody && upstream.IsIdempotent(req.Method) && x.sent < maxAttempts, reason
-}
-
-func isSent(err error) bool {
-	var ue *upstream.Error
-	return errors.As(err, &ue) && !ue.Unsent
 }
 
 // answered takes a response from a backend.
@@ -196,9 +215,12 @@ func (x *exchange) answered(b *Backend, res *http.Response) {
 		b.watched.Store(false)
 		x.svc.router.report(b.key, health.Answered)
 	}
-	if body, ok := res.Body.(*upstream.Body); ok {
+	switch body := res.Body.(type) {
+	case *upstream.Body:
 		x.response = body
 		body.OnWait = x.flush
+	default:
+		x.switched = body
 	}
 	if res.StatusCode == http.StatusUpgradeRequired {
 		x.upgrade = res.Header["Upgrade"]
@@ -211,19 +233,13 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 		res.Header["Upgrade"] = x.upgrade
 		res.Header.Set("Connection", "Upgrade")
 	}
-	if res.Header["Content-Type"] == nil {
-		x.Header()["Content-Type"] = nil // do not guess one
-	}
+	// ReverseProxy flushes event streams and responses of unknown length by a timer, which races with
+	// us, and after each write. OnWait does that for every response, exactly when there is nothing more
+	// to read. So let it see neither. Without a type, nil keeps the server from guessing one.
+	x.Header()["Content-Type"] = res.Header["Content-Type"]
+	delete(res.Header, "Content-Type")
 	if res.ContentLength == -1 {
-		// ReverseProxy flushes responses of unknown length by a timer, besides each write. OnWait does
-		// that for every response, without one, and exactly when there is nothing more to read.
 		res.ContentLength = -2
-	}
-	if x.hasBody && !x.body.ended() {
-		// The answer came before the whole request did. The server must neither read the rest away from
-		// the uploader nor take it for the next request.
-		x.closeAfter = true
-		http.NewResponseController(x.ResponseWriter).EnableFullDuplex()
 	}
 	return nil
 }
@@ -246,10 +262,6 @@ func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
 		code = http.StatusBadRequest
 	case errors.As(err, &ue) && reasonOf(ue) == Timeout:
 		code = http.StatusGatewayTimeout
-	}
-	if x.hasBody && x.body.failed() {
-		// Where the next request begins is not known: anything after this could be smuggled (RFC 9112, 11.2).
-		x.closeAfter = true
 	}
 	writeError(x, code)
 }
@@ -279,7 +291,7 @@ func (x *exchange) WriteHeader(code int) {
 		}
 		return
 	}
-	if x.closeAfter {
+	if x.closeAfter || x.bodyRemains() {
 		x.Header().Set("Connection", "close")
 	}
 	x.status = code

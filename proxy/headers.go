@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"net/http"
 	"net/http/httputil"
 	"net/netip"
 	"strings"
@@ -11,6 +12,10 @@ import (
 func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	in, out := pr.In.Header, pr.Out.Header
 	delete(out, "Proxy") // httpoxy: CGI programs would take it for HTTP_PROXY
+	dropLookalikes(out)
+	if _, ok := out["User-Agent"]; !ok {
+		out["User-Agent"] = nil // or ReverseProxy would put an empty one there
+	}
 	if !pr.In.ProtoAtLeast(1, 1) {
 		// RFC 9110, 7.8: a server ignores Upgrade in an HTTP/1.0 request.
 		delete(out, "Upgrade")
@@ -50,6 +55,20 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out["X-Forwarded-Proto"] = v[1:2:2]
 	out["X-Forwarded-Host"] = v[2:3:3]
 	out["X-Forwarded-Port"] = v[3:4:4]
+}
+
+// dropLookalikes removes fields that CGI and WSGI cannot tell from ours: both X-Real-IP and X_Real_IP
+// are HTTP_X_REAL_IP there. nginx drops all names with an underscore.
+func dropLookalikes(h http.Header) {
+	for k := range h {
+		if strings.IndexByte(k, '_') < 0 {
+			continue
+		}
+		switch http.CanonicalHeaderKey(strings.ReplaceAll(k, "_", "-")) {
+		case "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-Ip":
+			delete(h, k)
+		}
+	}
 }
 
 // clientIP is the nearest address that is no trusted proxy's: the peer's, or found from right to left

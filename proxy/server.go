@@ -51,12 +51,15 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
+	base, end := context.WithCancel(context.Background())
+	defer end() // of upgraded connections, which http.Server no longer knows
 	hs := &http.Server{
 		Handler:                      s,
 		ReadHeaderTimeout:            s.HeaderTimeout,
 		IdleTimeout:                  s.IdleTimeout,
 		MaxHeaderBytes:               s.MaxHeader,
 		DisableGeneralOptionsHandler: true, // OPTIONS * is the backend's to answer
+		BaseContext:                  func(net.Listener) context.Context { return base },
 		ConnContext:                  withConn,
 		ConnState:                    s.connState,
 		ErrorLog:                     log.New(serverLog{s.Log}, "", 0),
@@ -122,8 +125,9 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 			cc.active = false
 			s.active.Add(-1)
 		}
+		cc.noBody.Store(false)
 		if state == http.StateIdle {
-			cc.betweenRequests.Store(true)
+			cc.wait.Store(waitSoon)
 		}
 	}
 }
@@ -131,9 +135,19 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 // ServeHTTP routes one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	if r.Method == http.MethodConnect { // this is no forward proxy
+	if c, ok := r.Context().Value(connKey{}).(*clientConn); ok && r.ContentLength == 0 {
+		c.noBody.Store(true)
+	}
+	switch {
+	case r.Method == http.MethodConnect: // this is no forward proxy
 		w.Header().Set("Connection", "close")
 		s.refuse(w, r, http.StatusMethodNotAllowed, start)
+		return
+	case r.ProtoMajor != 1: // net/http leaves the preface of HTTP/2 to its handler
+		s.refuse(w, r, http.StatusHTTPVersionNotSupported, start)
+		return
+	case r.URL.Host == "" && r.RequestURI[0] != '/' && r.RequestURI != "*": // http:/a, a:b
+		s.refuse(w, r, http.StatusBadRequest, start)
 		return
 	}
 	svc := s.Router.Table().Lookup(r.Host, r.URL.Path)
@@ -151,6 +165,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, code int, start 
 	}
 	x := exchange{ResponseWriter: w, server: s, in: r, start: start}
 	writeError(&x, code)
+	if r.ContentLength != 0 {
+		linger(w)
+	}
 	s.record(&x)
 }
 

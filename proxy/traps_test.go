@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,10 +24,13 @@ type trap struct {
 	check func(dial func() *wire, b *backend) error
 	// sane says why there is nothing to see on a plain ReverseProxy (of Go 1.26.8).
 	sane string
+	// wrap lets the plain one have a body that is not the server's own, as a middleware does that counts
+	// or limits it, and full duplex, which a streaming proxy would want.
+	wrap bool
 }
 
 // plainProxy starts what one would write without knowing better.
-func plainProxy(t testing.TB, b *backend) (addr string) {
+func plainProxy(t testing.TB, b *backend, wrap bool) (addr string) {
 	t.Helper()
 	target := &url.URL{Scheme: "http", Host: b.addr()}
 	transport := &http.Transport{}
@@ -35,10 +39,17 @@ func plainProxy(t testing.TB, b *backend) (addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hs := &http.Server{ErrorLog: quiet, Handler: &httputil.ReverseProxy{
+	plain := &httputil.ReverseProxy{
 		Rewrite:   func(pr *httputil.ProxyRequest) { pr.SetURL(target); pr.Out.Host = pr.In.Host; pr.SetXForwarded() },
 		Transport: transport, ErrorLog: quiet,
-	}}
+	}
+	hs := &http.Server{ErrorLog: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if wrap {
+			r.Body = struct{ io.ReadCloser }{r.Body}
+			http.NewResponseController(w).EnableFullDuplex()
+		}
+		plain.ServeHTTP(w, r)
+	})}
 	go hs.Serve(ln)
 	t.Cleanup(func() { hs.Close(); transport.CloseIdleConnections() })
 	return ln.Addr().String()
@@ -80,7 +91,7 @@ func (tr trap) test(t *testing.T, in lane) {
 		return
 	}
 	plains := rawBackend(t, "one", talk)
-	if caught(t, tr, plainProxy(t, plains), time.Second/2, plains) == nil {
+	if caught(t, tr, plainProxy(t, plains, tr.wrap), time.Second/2, plains) == nil {
 		t.Error("a plain ReverseProxy no longer has this trap")
 	}
 }
@@ -201,14 +212,22 @@ func testTraps(t *testing.T, in lane) {
 			check: func(dial func() *wire, b *backend) error {
 				w := dial()
 				w.send("POST / HTTP/1.1\r\n"+chunkedHead+"\r\n", "XX\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
-				if err := want("status", w.reply("POST").StatusCode, 400); err != nil {
-					return err
-				}
+				w.reply("POST")
 				if err := closed(w); err != nil {
 					return err
 				}
 				return want("smuggled", strings.Contains(b.got(), "smuggled"), false)
-			}}, // a plain one answers 502
+			}, wrap: true},
+		{name: "malformed trailer with a smuggled request", backend: reads,
+			check: func(dial func() *wire, b *backend) error {
+				w := dial()
+				w.send("POST / HTTP/1.1\r\n"+chunkedHead+"\r\n", "0\r\nno colon\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+				w.reply("POST")
+				if err := closed(w); err != nil {
+					return err
+				}
+				return want("smuggled", strings.Contains(b.got(), "smuggled"), false)
+			}, wrap: true},
 		{name: "content-length and chunked", backend: reads,
 			check: func(dial func() *wire, b *backend) error {
 				w := dial()
@@ -349,7 +368,9 @@ func testTraps(t *testing.T, in lane) {
 				var announced string
 				for _, line := range strings.Split(head, "\r\n") {
 					if k, v, _ := strings.Cut(line, ": "); k == "Trailer" {
-						announced = v
+						names := strings.Split(v, ", ")
+						slices.Sort(names)
+						announced = strings.Join(names, ", ")
 					}
 				}
 				return errors.Join(

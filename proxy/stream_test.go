@@ -1,0 +1,545 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const upgradeHead = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n"
+const switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\n\r\n"
+
+// noise is n bytes that no two tests share.
+func noise(n int) string {
+	b := make([]byte, n)
+	seed := [32]byte{byte(n), byte(rand.Int())}
+	rand.NewChaCha8(seed).Read(b)
+	return string(b)
+}
+
+func sum(s string) string { return fmt.Sprintf("%d %x", len(s), sha256.Sum256([]byte(s))) }
+
+// TestWebSocket exchanges bytes after 101 in both directions, many at once, and ends one direction at a time.
+func TestWebSocket(t *testing.T) { run(t, testWebSocket) }
+
+func testWebSocket(t *testing.T, in lane) {
+	up, down := noise(4<<20), noise(4<<20)
+	got := make(chan string, 1)
+	b := rawBackend(t, "one", func(w *wire) {
+		head := w.head()
+		if !strings.Contains(head, "Connection: Upgrade\n") || !strings.Contains(head, "Upgrade: websocket\n") || !strings.Contains(head, "Sec-Websocket-Key: k\n") {
+			return
+		}
+		w.send(switching + "first")
+		w.send("got " + w.bytes(4))
+		var both sync.WaitGroup
+		both.Go(func() { w.send(down) })
+		got <- w.rest() // the client's half-close
+		both.Wait()
+		w.send("after the end")
+	})
+	p := serve(t, in, web(b))
+	w := p.dial()
+	w.send(upgradeHead)
+	res := w.header("GET")
+	if res.StatusCode != 101 || res.Header.Get("Upgrade") != "websocket" || res.Header.Get("Connection") != "Upgrade" || res.Header.Get("Sec-Websocket-Accept") != "a" {
+		t.Fatalf("got %d %v", res.StatusCode, res.Header)
+	}
+	if got, want := w.bytes(5), "first"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	w.send("ping")
+	if got, want := w.bytes(8), "got ping"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	go func() {
+		w.send(up)
+		w.Conn.(interface{ CloseWrite() error }).CloseWrite()
+	}()
+	if got, want := sum(w.bytes(len(down))), sum(down); got != want {
+		t.Errorf("down: got %s, want %s", got, want)
+	}
+	if got, want := sum(soon(t, got, "what went up")), sum(up); got != want {
+		t.Errorf("up: got %s, want %s", got, want)
+	}
+	if got, want := w.rest(), "after the end"; got != want {
+		t.Errorf("after our end: got %q, want %q", got, want)
+	}
+	r := p.record()
+	if want := int64(5 + 8 + len(down) + len("after the end")); r.Status != 101 || r.Bytes < want {
+		t.Errorf("record: %d with %d bytes, want 101 with %d", r.Status, r.Bytes, want)
+	}
+}
+
+// TestWebSocketEnds: when one side goes away, so does the other.
+func TestWebSocketEnds(t *testing.T) { run(t, testWebSocketEnds) }
+
+func testWebSocketEnds(t *testing.T, in lane) {
+	hangUp := make(chan bool)
+	gone := make(chan bool, 2)
+	b := rawBackend(t, "one", func(w *wire) {
+		w.head()
+		w.send(switching)
+		go func() { w.rest(); gone <- true }()
+		<-hangUp
+	})
+	p := serve(t, in, web(b))
+	for range 2 {
+		w := p.dial()
+		w.send(upgradeHead)
+		w.header("GET")
+		w.Close() // our end is a half-close to the backend, until it ends too
+		soon(t, gone, "the backend to see the end")
+		hangUp <- true
+		p.record()
+	}
+	w := p.dial()
+	w.send(upgradeHead)
+	w.header("GET")
+	hangUp <- true
+	if got := w.rest(); got != "" {
+		t.Errorf("got %q, want the end", got)
+	}
+	w.Close()
+	p.record()
+}
+
+// TestRefusedUpgrade: a backend may answer an Upgrade with something else, and the connection goes on.
+func TestRefusedUpgrade(t *testing.T) { run(t, testRefusedUpgrade) }
+
+func testRefusedUpgrade(t *testing.T, in lane) {
+	b := startBackend(t, "one", nil)
+	p := serve(t, in, web(b))
+	w := p.dial()
+	for range 3 {
+		w.send(upgradeHead)
+		if got, want := w.reply("GET").String(), "200 one /chat"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// TestEvents: each event goes out when it comes, and so does the head before the first.
+func TestEvents(t *testing.T) { run(t, testEvents) }
+
+func testEvents(t *testing.T, in lane) {
+	for _, head := range []string{
+		"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n",
+		"Content-Type: text/event-stream; charset=utf-8\r\n",
+		"Content-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n",
+		"Content-Length: 300\r\n",
+		"",
+	} {
+		t.Run(head, func(t *testing.T) {
+			next := make(chan string)
+			b := rawBackend(t, "one", func(w *wire) {
+				w.head()
+				w.send("HTTP/1.1 200 OK\r\n" + head + "\r\n")
+				for event := range next {
+					if strings.Contains(head, "chunked") {
+						event = fmt.Sprintf("%x\r\n%s\r\n", len(event), event)
+					}
+					w.send(event)
+				}
+				if strings.Contains(head, "chunked") {
+					w.send("0\r\n\r\n")
+				}
+			})
+			p := serve(t, in, web(b))
+			w := p.dial()
+			w.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			body := w.header("GET").Body
+			event := make([]byte, 6)
+			for i := range 50 {
+				next <- fmt.Sprintf("data%02d", i)
+				if _, err := io.ReadFull(body, event); err != nil || string(event) != fmt.Sprintf("data%02d", i) {
+					t.Fatalf("event %d: got %q, %v", i, event, err)
+				}
+			}
+			close(next)
+			if rest, err := io.ReadAll(body); len(rest) > 0 || err != nil {
+				t.Errorf("at the end: got %q, %v", rest, err)
+			}
+		})
+	}
+}
+
+// TestFullDuplex: bytes go up while others come down, over one request.
+func TestFullDuplex(t *testing.T) { run(t, testFullDuplex) }
+
+func testFullDuplex(t *testing.T, in lane) {
+	chunk := "6\r\nhello!\r\n"
+	for _, c := range []struct{ head, piece string }{
+		{"Transfer-Encoding: chunked\r\n", chunk},
+		{"Content-Length: 240\r\n", "hello!"},
+	} {
+		b := rawBackend(t, "one", func(w *wire) {
+			w.head()
+			w.send("HTTP/1.1 200 OK\r\n" + c.head + "\r\n")
+			io.Copy(w.Conn, w.r)
+		})
+		p := serve(t, in, web(b))
+		w := p.dial()
+		w.send("POST / HTTP/1.1\r\nHost: x\r\n" + c.head + "\r\n")
+		res := w.header("POST")
+		for i := range 40 {
+			w.send(c.piece)
+			echo := make([]byte, 6)
+			if _, err := io.ReadFull(res.Body, echo); err != nil || string(echo) != "hello!" {
+				t.Fatalf("echo %d: got %q, %v", i, echo, err)
+			}
+		}
+		if c.piece == chunk {
+			w.send("0\r\n\r\n")
+		}
+		if rest, err := io.ReadAll(res.Body); len(rest) > 0 || err != nil {
+			t.Errorf("at the end: got %q, %v", rest, err)
+		}
+	}
+}
+
+// TestEarlyAnswer: a backend may answer before it has the whole body. The client gets that, and then the end
+// of its connection, even if it sends on without looking.
+func TestEarlyAnswer(t *testing.T) { run(t, testEarlyAnswer) }
+
+func testEarlyAnswer(t *testing.T, in lane) {
+	for _, c := range []struct {
+		name string
+		talk func(*wire)
+	}{
+		{"closes", func(w *wire) {
+			w.head()
+			w.send("HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+		}},
+		{"goes on", func(w *wire) { w.head(); w.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"); w.rest() }},
+	} {
+		for _, size := range []int{100, 1 << 20, 64 << 20} {
+			t.Run(fmt.Sprint(c.name, "/", size), func(t *testing.T) {
+				b := rawBackend(t, "one", c.talk)
+				p := serve(t, in, web(b))
+				w := p.dial()
+				w.send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", size))
+				if size > 100 {
+					go io.CopyN(w.Conn, zeros{}, int64(size)) // it breaks off some time
+				}
+				res := w.reply("POST")
+				if got, want := res.String(), "403 no"; got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+				if size == 1<<20 && !res.Close {
+					return // all went up before the answer came
+				}
+				if !res.Close {
+					t.Error("no Connection: close")
+				}
+				if size == 100 {
+					if err := closed(w); err != nil {
+						t.Error(err)
+					}
+				}
+				until(t, "the backend is let go", func() bool { return b.open.Load() == 0 })
+			})
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// TestLarge: 10 MB up and down, by length and chunked, arrive as they were.
+func TestLarge(t *testing.T) { run(t, testLarge) }
+
+func testLarge(t *testing.T, in lane) {
+	b := startBackend(t, "one", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		if r.ContentLength >= 0 {
+			w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		}
+		w.Write(body)
+	})
+	p := serve(t, in, web(b))
+	w := p.dial()
+	want := noise(10 << 20)
+	go w.send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(want), want))
+	if res := w.reply("POST"); sum(res.body) != sum(want) || res.err != nil || res.ContentLength != int64(len(want)) {
+		t.Errorf("by length: got %s, %v, want %s", sum(res.body), res.err, sum(want))
+	}
+	w = p.dial()
+	go func() {
+		w.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+		for rest := want; rest != ""; {
+			n := min(len(rest), 1+rand.IntN(100<<10))
+			w.send(fmt.Sprintf("%x\r\n%s\r\n", n, rest[:n]))
+			rest = rest[n:]
+		}
+		w.send("0\r\n\r\n")
+	}()
+	if res := w.reply("POST"); sum(res.body) != sum(want) || res.err != nil || res.ContentLength != -1 {
+		t.Errorf("chunked: got %s, %v, want %s", sum(res.body), res.err, sum(want))
+	}
+}
+
+// TestTrailers: announced or not, they come behind the body.
+func TestTrailers(t *testing.T) { run(t, testTrailers) }
+
+func testTrailers(t *testing.T, in lane) {
+	for _, announced := range []string{"Trailer: Sum, Other\r\n", ""} {
+		b := rawBackend(t, "one", answers("HTTP/1.1 200 OK\r\n"+announced+"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nSum: 42\r\nOther: x\r\n\r\n"))
+		p := serve(t, in, web(b))
+		w := p.dial()
+		for range 3 {
+			res := w.do("GET /")
+			if got, want := fmt.Sprint(res, res.Trailer), "200 hello map[Other:[x] Sum:[42]]"; got != want {
+				t.Errorf("%q: got %q, want %q", announced, got, want)
+			}
+		}
+		if got := b.conns.Load(); got != 1 {
+			t.Errorf("%d connections, want 1", got)
+		}
+	}
+}
+
+// TestInterim: 1xx responses pass, as many as there are.
+func TestInterim(t *testing.T) { run(t, testInterim) }
+
+func testInterim(t *testing.T, in lane) {
+	b := rawBackend(t, "one", answers("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"+
+		"HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
+	p := serve(t, in, web(b))
+	w := p.dial()
+	for range 2 {
+		w.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		for _, want := range []string{"103 </a>", "103 </b>", "200 "} {
+			res := w.header("GET")
+			if got := fmt.Sprint(res.StatusCode, " ", res.Header.Get("Link")); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+		w.bytes(2)
+	}
+}
+
+// TestExpect: the client is told to go on once a backend is there for its body, and not before.
+func TestExpect(t *testing.T) { run(t, testExpect) }
+
+func testExpect(t *testing.T, in lane) {
+	const head = "POST /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+	b := startBackend(t, "one", nil)
+	p := serve(t, in, web(b))
+	w := p.dial()
+	for range 3 {
+		w.send(head)
+		if got := w.header("POST").StatusCode; got != 100 {
+			t.Fatalf("got %d, want 100", got)
+		}
+		w.send("hello")
+		if got, want := w.reply("POST").String(), "200 one /a hello"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	p.serve(web(refusing(t, "two")))
+	w.send(head)
+	if got, want := w.reply("POST").String(), "503 503 Service Unavailable"; got != want {
+		t.Errorf("nobody there: got %q, want %q", got, want)
+	}
+	if err := closed(w); err != nil { // whether the body comes is not known
+		t.Error(err)
+	}
+}
+
+// TestHTTP10: the old protocol, with and without keep-alive.
+func TestHTTP10(t *testing.T) { run(t, testHTTP10) }
+
+func testHTTP10(t *testing.T, in lane) {
+	b := startBackend(t, "one", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stream" {
+			io.WriteString(w, "a")
+			w.(http.Flusher).Flush()
+			io.WriteString(w, "b")
+			return
+		}
+		fmt.Fprint(w, r.Proto, " ", r.Host)
+	})
+	p := serve(t, in, web(b))
+	w := p.dial()
+	for range 3 {
+		w.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+		res := w.reply("GET")
+		if got, want := fmt.Sprint(res.Proto, " ", res), "HTTP/1.0 200 HTTP/1.1 "; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if got := res.Header.Get("Connection"); got != "keep-alive" {
+			t.Errorf("Connection: %q, want keep-alive", got)
+		}
+	}
+	w.send("GET / HTTP/1.0\r\nHost: y\r\n\r\n")
+	if got, want := w.reply("GET").String(), "200 HTTP/1.1 y"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if err := closed(w); err != nil {
+		t.Error(err)
+	}
+	w = p.dial()
+	w.send("GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+	res := w.reply("GET")
+	if got, want := res.String(), "200 ab"; got != want || len(res.TransferEncoding) > 0 {
+		t.Errorf("stream: got %q %v, want %q until the end", got, res.TransferEncoding, want)
+	}
+}
+
+// TestPipeline: requests that do not wait for each other's answers are answered in order, however they are cut.
+func TestPipeline(t *testing.T) { run(t, testPipeline) }
+
+func testPipeline(t *testing.T, in lane) {
+	b := startBackend(t, "one", nil)
+	p := serve(t, in, web(b))
+	const n = 8
+	var all strings.Builder
+	for i := range n {
+		if i%3 == 2 {
+			fmt.Fprintf(&all, "POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n\r\n\r\n", i) // a body of empty lines
+		} else {
+			fmt.Fprintf(&all, "GET /%d HTTP/1.1\r\nHost: x\r\n\r\n", i)
+		}
+	}
+	expect := func(w *wire, from, cut int) {
+		t.Helper()
+		for i := from; i < n; i++ {
+			want := fmt.Sprintf("200 one /%d", i)
+			if i%3 == 2 {
+				want += " \r\n\r\n"
+			}
+			if got := w.reply("GET"); strings.TrimSpace(got.String()) != strings.TrimSpace(want) || i%3 == 2 && !strings.HasSuffix(got.body, " \r\n\r\n") {
+				t.Fatalf("cut at %d, answer %d: got %q, want %q", cut, i, got, want)
+			}
+		}
+	}
+	w := p.dial()
+	w.send(all.String())
+	expect(w, 0, 0)
+	// In two parts, with the answers to the first in between: the second may begin with what looks like an empty line.
+	for cut := 28; cut < 2*28; cut++ {
+		w := p.dial()
+		w.send(all.String()[:cut])
+		if got, want := w.reply("GET").String(), "200 one /0"; got != want {
+			t.Fatalf("cut at %d: got %q, want %q", cut, got, want)
+		}
+		w.send(all.String()[cut:])
+		expect(w, 1, cut)
+		w.Close()
+	}
+}
+
+// TestNoBody: responses without one, after which the connections go on at both ends.
+func TestNoBody(t *testing.T) { run(t, testNoBody) }
+
+func testNoBody(t *testing.T, in lane) {
+	for _, c := range []struct{ method, response, want string }{
+		{"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "200 5"},
+		{"HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "200 -1"},
+		{"HEAD", "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\n", "404 5"},
+		{"GET", "HTTP/1.1 204 No Content\r\n\r\n", "204 0"},
+		{"GET", "HTTP/1.1 304 Not Modified\r\nEtag: x\r\n\r\n", "304 0"},
+		{"GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 0"},
+		{"POST", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200 0"},
+		{"GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "200 0"},
+	} {
+		t.Run(c.method+c.response, func(t *testing.T) {
+			b := rawBackend(t, "one", answers(c.response))
+			p := serve(t, in, web(b))
+			w := p.dial()
+			for range 3 {
+				res := w.do(c.method + " /")
+				if got := fmt.Sprint(res.StatusCode, " ", res.ContentLength); got != c.want || res.body != "" || res.err != nil {
+					t.Errorf("got %s %q %v, want %s", got, res.body, res.err, c.want)
+				}
+			}
+			if got := b.conns.Load(); got != 1 {
+				t.Errorf("%d connections, want 1", got)
+			}
+		})
+	}
+}
+
+// TestReuse: connections to backends are used again after every kind of request.
+func TestReuse(t *testing.T) { run(t, testReuse) }
+
+func testReuse(t *testing.T, in lane) {
+	b := startBackend(t, "one", nil)
+	p := serve(t, in, web(b))
+	body := strings.Repeat("x", 100)
+	for range 100 {
+		w := p.dial()
+		w.do("GET /a")
+		w.do("POST /a\nContent-Length: 100\n", body)
+		w.Close()
+		w = p.dial()
+		w.do("POST /a\nTransfer-Encoding: chunked\n", "64\r\n"+body+"\r\n0\r\n\r\n")
+		w.Close()
+	}
+	// Sometimes the next request is faster than the goroutine that has just sent a body.
+	if got := b.conns.Load(); got > 10 {
+		t.Errorf("%d connections for 300 requests, want 1 or few", got)
+	}
+}
+
+// TestSplitHead: a request in single bytes, and a response too.
+func TestSplitHead(t *testing.T) { run(t, testSplitHead) }
+
+func testSplitHead(t *testing.T, in lane) {
+	const response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: A\r\n\r\n5;ext=1\r\nhello\r\n0\r\nA: b\r\n\r\n"
+	b := rawBackend(t, "one", func(w *wire) {
+		readRequest(w)
+		for _, c := range []byte(response) {
+			w.send(string(c))
+		}
+	})
+	p := serve(t, in, web(b))
+	w := p.dial()
+	for _, c := range []byte("POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2;x\r\nab\r\n0\r\n\r\n") {
+		w.send(string(c))
+	}
+	if got, want := w.reply("POST"), "200 hello"; got.String() != want || got.Trailer.Get("A") != "b" {
+		t.Errorf("got %q %v, want %q", got, got.Trailer, want)
+	}
+	if !bytes.Contains([]byte(b.got()), []byte("2\r\nab\r\n0\r\n\r\n")) {
+		t.Errorf("the backend got %q", b.got())
+	}
+}
+
+// TestBrokenUpload: a client that breaks off its body leaves the backend with an error, not with half a body.
+func TestBrokenUpload(t *testing.T) { run(t, testBrokenUpload) }
+
+func testBrokenUpload(t *testing.T, in lane) {
+	result := make(chan error, 1)
+	b := startBackend(t, "one", func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		result <- err
+	})
+	p := serve(t, in, web(b))
+	for _, body := range []string{"Content-Length: 9\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n5\r\nhalf \r\n"} {
+		w := p.dial()
+		w.send("POST / HTTP/1.1\r\nHost: x\r\n" + body)
+		until(t, "half has arrived", func() bool { return strings.Contains(b.got(), "half") })
+		w.Conn.(interface{ CloseWrite() error }).CloseWrite()
+		if err := soon(t, result, "the end of the body"); err == nil {
+			t.Error("the backend took half a body for a whole one")
+		}
+		if got := p.record().Status; got != 499 && got != 400 {
+			t.Errorf("status %d, want 499", got)
+		}
+	}
+}
+
+var _ = time.Now
