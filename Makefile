@@ -42,7 +42,7 @@ test:
 ifneq ($(ENGINE),yes)
 	@echo "no Docker engine answers; left out:"; go test -list '^TestEngine' ./... | grep '^TestEngine'
 endif
-	go test ./...
+	go test -count=1 ./...
 
 bench:
 	go run ./bench throughput

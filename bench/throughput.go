@@ -230,7 +230,7 @@ func reverseProxy(_ context.Context, fs *flag.FlagSet, args []string) error {
 	targets := []*url.URL{{Scheme: "http", Host: originA}, {Scheme: "http", Host: originB}}
 	return http.ListenAndServe(*listen, &httputil.ReverseProxy{
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
-		Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
+		Transport:    &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(targets[next.Add(1)%2])
 			r.Out.Host = r.In.Host

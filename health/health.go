@@ -50,7 +50,7 @@ func (d Docker) String() string {
 // A Check says how a backend is checked and how many failures it is allowed. The zero Check connects
 // every 2 s, and takes every result at its word; an empty Accept passes no HTTP check.
 type Check struct {
-	Path     string        `env:"HEALTH_PATH" begins:"/" allowed:"a path that begins with /" help:"HTTP check; empty: TCP connect"`
+	Path     string        `env:"HEALTH_PATH" form:"path" allowed:"a path that begins with /" help:"HTTP check; empty: TCP connect"`
 	Interval time.Duration `env:"HEALTH_INTERVAL" envDefault:"2s" min:"10ms" help:"time between two checks of a backend"`
 	Timeout  time.Duration `env:"HEALTH_TIMEOUT" envDefault:"1s" min:"1ms" help:"a check that takes longer has failed"`
 	Rise     int           `env:"HEALTH_RISE" envDefault:"1" min:"1" help:"passed checks in a row until an unhealthy backend is used again"`

@@ -14,21 +14,20 @@ import (
 	"longshore/internal/upstream"
 )
 
-// A Backend is one run of one port of one container: its load, its connections and its counters. The
-// Router owns it; it outlives every Table and ends with the container.
+// A Backend is one run of one port of one container: its load and its connections. The Router owns it; it
+// outlives every Table and ends with the container.
 type Backend struct {
 	balancer.Load
 	key  discovery.Key
 	addr string
 	pool *upstream.Pool
+	*counters
 
-	watched  atomic.Bool // health wants to hear of the next answer: after a trial begins or an attempt fails
-	requests atomic.Uint64
-	failures [reasons]atomic.Uint64
+	watched atomic.Bool // health wants to hear of the next answer: after a trial begins or an attempt fails
 }
 
-func newBackend(e discovery.Endpoint, o upstream.Options) *Backend {
-	return &Backend{key: e.Key, addr: e.Addr, pool: upstream.NewPool(e.Addr, o)}
+func newBackend(e discovery.Endpoint, o upstream.Options, c *counters) *Backend {
+	return &Backend{key: e.Key, addr: e.Addr, pool: upstream.NewPool(e.Addr, o), counters: c}
 }
 
 // A Reason is why an attempt failed, as metrics name it.

@@ -27,11 +27,10 @@ type clientConn struct {
 	net.Conn
 	active bool // in the middle of a request; the server's goroutine for this connection owns it
 
-	// When a Read begins a request: the first does, and one while the server waits for the next request,
-	// unless its buffer already holds some of that, which shows as less room in it. In the middle of a
-	// pipelined head an empty line is the end of it.
-	wait atomic.Int32 // waitNot, or how far the server is on its way to wait for the next request
-	room int          // the size of the server's buffer; zero: nothing read yet
+	// When a Read begins a request: the first does, and one while the server waits for the next. It does
+	// not wait if its buffer holds some of that already: there an empty line may be the end of a head.
+	begun bool         // something was read
+	wait  atomic.Int32 // waitNot, or how far the server is on its way to wait for the next request
 	// The server also reads a byte ahead while it handles a request without a body.
 	alone  bool        // the request's head came in one piece, and nothing with it
 	noBody atomic.Bool // the request under way has none
@@ -60,10 +59,7 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 }
 
 func (c *clientConn) Read(p []byte) (int, error) {
-	begins := c.room == 0 || c.wait.Load() == waitNow && len(p) == c.room
-	if c.room == 0 {
-		c.room = len(p)
-	}
+	begins := !c.begun || c.wait.Load() == waitNow
 	for {
 		n, err := c.Conn.Read(p)
 		if n > 0 && (begins || c.alone && c.noBody.Load()) {
@@ -74,6 +70,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 			n = copy(p, rest)
 		}
 		if n > 0 {
+			c.begun = true
 			c.alone = begins && bytes.Index(p[:n], []byte("\n\r\n")) == n-3 && !bytes.Contains(p[:n], []byte("\n\n"))
 		}
 		if n > 0 && begins {

@@ -597,3 +597,36 @@ func testSwapsUnderLoad(t *testing.T, in lane) {
 		}
 	}
 }
+
+// TestGoneIsFree: failovers that Docker announced do not count as attempts.
+func TestGoneIsFree(t *testing.T) { run(t, testGoneIsFree) }
+
+func testGoneIsFree(t *testing.T, in lane) {
+	arrived := make(chan string)
+	var bs []*backend
+	for i := range 6 {
+		name := fmt.Sprint(i)
+		bs = append(bs, rawBackend(t, name, func(w *wire) {
+			w.head()
+			arrived <- name
+			w.rest() // never answers
+		}))
+	}
+	bs = append(bs, startBackend(t, "last", nil))
+	s := web(bs...)
+	s.Endpoints[6].Backup = true
+	p := serve(t, in, s)
+	w := p.dial()
+	got := make(chan string, 1)
+	go func() { got <- w.do("GET /a").String() }()
+	for range 6 {
+		s = without(s, soon(t, arrived, "the request"))
+		p.serve(s)
+	}
+	if got, want := soon(t, got, "the answer"), "200 last /a"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := p.Router.Table().Services()[0].View().Stats.Retries[Gone]; got != 6 {
+		t.Errorf("%d retries were counted, want 6", got)
+	}
+}

@@ -6,6 +6,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"maps"
@@ -34,9 +35,8 @@ type Router struct {
 	state    discovery.State
 	status   map[discovery.Key]health.Status
 	backends map[discovery.Key]*Backend // those with an address, carried from table to table
-	groups   map[string]*group          // by service name; never forgotten, so that counters do not fall
-	owner    map[discovery.Key]string   // the service that a backend belongs to
-	applied  time.Time                  // of the first Apply; zero: none yet
+	groups   map[string]*group          // by service name
+	owners   map[discovery.Key][]string // the services that a backend belongs to
 	unrouted *group                     // requests that no route is for
 }
 
@@ -52,7 +52,7 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 		status:   make(map[discovery.Key]health.Status),
 		backends: make(map[discovery.Key]*Backend),
 		groups:   make(map[string]*group),
-		owner:    make(map[discovery.Key]string),
+		owners:   make(map[discovery.Key][]string),
 		unrouted: &group{},
 	}
 	r.table.Store(&Table{routes: newRoutes(nil)})
@@ -63,30 +63,22 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 func (r *Router) Table() *Table { return r.table.Load() }
 
 // Applied reports whether a state has been applied.
-func (r *Router) Applied() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return !r.applied.IsZero()
-}
+func (r *Router) Applied() bool { return r.Table().applied }
 
 // Apply makes what exists the truth for the requests to come. Backends that are no longer there, or
 // no longer run, end at once with what they carried. Services that did not change keep their pickers.
 func (r *Router) Apply(s discovery.State) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	first := r.applied.IsZero()
-	if first {
-		r.applied = time.Now()
-	}
-	if !first && reflect.DeepEqual(s, r.state) {
+	old := r.table.Load()
+	if old.applied && reflect.DeepEqual(s, r.state) {
+		r.mu.Unlock()
 		return
 	}
-	old := r.table.Load()
 	r.state = s
-	gone := r.adoptLocked(s)
+	gone := r.adoptLocked(s, time.Now())
 
-	t := &Table{routes: old.routes, services: make([]*Service, len(s.Services)), skipped: s.Skipped}
-	if first || !sameRoutes(old.services, s.Services) {
+	t := &Table{applied: true, routes: old.routes, services: make([]*Service, len(s.Services)), skipped: s.Skipped}
+	if !old.applied || !sameRoutes(old.services, s.Services) {
 		t.routes = newRoutes(s.Services)
 	}
 	for i, spec := range s.Services {
@@ -101,31 +93,39 @@ func (r *Router) Apply(s discovery.State) {
 	for _, b := range gone {
 		b.pool.Close(errGone)
 	}
+	r.mu.Unlock()
+	r.tell(old, t)
 }
 
-// adoptLocked brings backends, owners and statuses in line with a state, and returns the backends that
-// are not in it.
-func (r *Router) adoptLocked(s discovery.State) (gone []*Backend) {
-	owner := make(map[discovery.Key]string, len(r.owner))
+// adoptLocked brings backends, owners, counters and statuses in line with a state, and returns the
+// backends that are not in it.
+func (r *Router) adoptLocked(s discovery.State, now time.Time) (gone []*Backend) {
+	owners := make(map[discovery.Key][]string, len(r.owners))
 	live := make(map[discovery.Key]*Backend, len(r.backends))
 	for _, spec := range s.Services {
 		opts := poolOptions(spec.Settings)
+		g := r.groups[spec.Name]
+		if g == nil {
+			g = new(group)
+			r.groups[spec.Name] = g
+		}
+		g.left = now
 		for _, e := range spec.Endpoints {
-			owner[e.Key] = spec.Name
+			owners[e.Key] = append(owners[e.Key], spec.Name)
+			c := g.counterLocked(e.Name, now)
 			if !usable(e) {
 				continue
 			}
 			b := r.backends[e.Key]
 			if b == nil || b.addr != e.Addr {
-				b = newBackend(e, opts)
+				b = newBackend(e, opts, c)
 			}
 			b.pool.SetOptions(opts)
 			live[e.Key] = b
 		}
-		if r.groups[spec.Name] == nil {
-			r.groups[spec.Name] = &group{}
-		}
+		g.forgetLocked(now)
 	}
+	maps.DeleteFunc(r.groups, func(_ string, g *group) bool { return now.Sub(g.left) > memory })
 	for k, b := range r.backends {
 		if live[k] != b {
 			gone = append(gone, b)
@@ -133,28 +133,80 @@ func (r *Router) adoptLocked(s discovery.State) (gone []*Backend) {
 	}
 	// A status that came before its endpoint is kept; one whose endpoint has left is not.
 	maps.DeleteFunc(r.status, func(k discovery.Key, _ health.Status) bool {
-		_, was := r.owner[k]
-		_, is := owner[k]
-		return was && !is
+		return len(r.owners[k]) > 0 && len(owners[k]) == 0
 	})
-	r.owner, r.backends = owner, live
+	r.owners, r.backends = owners, live
 	return gone
 }
 
 // Mark records what is well. A status that comes before the endpoint it is about is kept for it.
 func (r *Router) Mark(k discovery.Key, s health.Status) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.status[k] = s
-	name, ok := r.owner[k]
-	if !ok {
+	names := r.owners[k]
+	if len(names) == 0 {
+		r.mu.Unlock()
 		return
 	}
 	old := r.table.Load()
-	t := &Table{routes: old.routes, services: slices.Clone(old.services), skipped: old.skipped}
-	i := t.routes.names[name]
-	t.services[i] = r.buildLocked(old.services[i].spec)
+	t := &Table{applied: true, routes: old.routes, services: slices.Clone(old.services), skipped: old.skipped}
+	for _, name := range names {
+		i := t.routes.names[name]
+		t.services[i] = r.buildLocked(old.services[i].spec)
+	}
 	r.table.Store(t)
+	r.mu.Unlock()
+	r.tell(old, t)
+}
+
+// tell logs which backends are in another state than before. It is not called under mu: whoever reads
+// the log may be slow.
+func (r *Router) tell(old, now *Table) {
+	states := make(map[discovery.Key]string)
+	id := func(s *Service, k discovery.Key) discovery.Key { // a backend through its runs
+		return discovery.Key{ID: s.spec.Name + " " + k.ID, Port: k.Port}
+	}
+	for _, s := range old.services {
+		if now.byName(s.spec.Name) == s {
+			continue
+		}
+		for _, m := range s.members {
+			states[id(s, m.endpoint.Key)], _ = m.state()
+		}
+	}
+	for _, s := range now.services {
+		if old.byName(s.spec.Name) == s {
+			continue
+		}
+		for _, m := range s.members {
+			k := id(s, m.endpoint.Key)
+			was := states[k]
+			delete(states, k)
+			state, why := m.state()
+			if state == was || state == "down" && was == "" {
+				continue
+			}
+			level := slog.LevelInfo
+			switch state {
+			case "unhealthy":
+				level = slog.LevelWarn
+			case "probing":
+				level = slog.LevelDebug
+			}
+			args := []any{"service", s.spec.Name, "backend", m.endpoint.Name, "addr", m.endpoint.Addr}
+			if why != "" {
+				args = append(args, "why", why)
+			}
+			r.log.Log(context.Background(), level, "backend "+state, args...)
+		}
+	}
+	for _, s := range old.services {
+		for _, m := range s.members {
+			if state, ok := states[id(s, m.endpoint.Key)]; ok && state != "down" {
+				r.log.Info("backend gone", "service", s.spec.Name, "backend", m.endpoint.Name, "addr", m.endpoint.Addr)
+			}
+		}
+	}
 }
 
 // buildLocked makes the snapshot of one service.
@@ -165,7 +217,7 @@ func (r *Router) buildLocked(spec discovery.Service) *Service {
 		if !ok {
 			status = health.Status{State: health.Probing, Why: "waiting for its first successful check"}
 		}
-		s.members = append(s.members, newMember(e, status, r.backends[e.Key]))
+		s.members = append(s.members, newMember(e, status, r.backends[e.Key], s.group.backends[e.Name]))
 	}
 	s.buildTiers()
 	return s

@@ -150,12 +150,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusBadRequest, start)
 		return
 	}
-	svc := s.Router.Table().Lookup(r.Host, r.URL.Path)
-	if svc == nil {
+	table := s.Router.Table()
+	svc := table.Lookup(r.Host, r.URL.Path)
+	switch {
+	case svc != nil:
+		svc.ServeHTTP(w, r, s, start)
+	case !table.applied: // which routes there are is not known yet
+		w.Header().Set("Retry-After", "1")
+		s.refuse(w, r, http.StatusServiceUnavailable, start)
+	default:
 		s.refuse(w, r, http.StatusNotFound, start)
-		return
 	}
-	svc.ServeHTTP(w, r, s, start)
 }
 
 // refuse answers a request that no service gets to see.

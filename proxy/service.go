@@ -22,13 +22,14 @@ type member struct {
 	endpoint discovery.Endpoint
 	status   health.Status
 	backend  *Backend // nil: it has no address
+	counters *counters
 }
 
-func newMember(e discovery.Endpoint, s health.Status, b *Backend) member {
+func newMember(e discovery.Endpoint, s health.Status, b *Backend, c *counters) member {
 	if b != nil && (s.Trial || s.State != health.Up) {
 		b.watched.Store(true)
 	}
-	return member{endpoint: e, status: s, backend: b}
+	return member{endpoint: e, status: s, backend: b, counters: c}
 }
 
 // state is the one word of /api/state, and why it is not "up".
@@ -124,8 +125,8 @@ type BackendView struct {
 	Since          time.Time
 	Weight         int
 	InFlight       int64
-	Requests       uint64
-	Failures       [reasons]uint64 // by Reason
+	Requests       uint64          // of all that had this name
+	Failures       [reasons]uint64 // by Reason, likewise
 }
 
 // Failed is the number of failures of all kinds.
@@ -147,10 +148,11 @@ func (s *Service) View() ServiceView {
 		bv := BackendView{ID: e.Key.ID, Name: e.Name, Addr: e.Addr, Since: m.status.Since, Weight: e.Weight}
 		bv.State, bv.Why = m.state()
 		if b := m.backend; b != nil {
-			bv.InFlight, bv.Requests = b.InFlight(), b.requests.Load()
-			for i := range bv.Failures {
-				bv.Failures[i] = b.failures[i].Load()
-			}
+			bv.InFlight = b.InFlight()
+		}
+		bv.Requests = m.counters.requests.Load()
+		for i := range bv.Failures {
+			bv.Failures[i] = m.counters.failures[i].Load()
 		}
 		v.Backends = append(v.Backends, bv)
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"maps"
 	"sync/atomic"
 	"time"
 )
@@ -11,10 +12,42 @@ var DurationBounds = [...]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5
 // A group is what a service has beyond its snapshots: its counters. The data path adds to atomics,
 // and who wants to know reads them.
 type group struct {
+	backends map[string]*counters // by name; guarded by the Router's mu
+	left     time.Time            // when the service was last seen in a State; guarded so too
+
 	codes   [600]atomic.Uint64 // requests by status code
 	buckets [len(DurationBounds) + 1]atomic.Uint64
 	nanos   atomic.Int64 // sum of durations
 	retries [reasons]atomic.Uint64
+}
+
+// counters are a backend's, by name: they go on when its container is restarted or recreated.
+type counters struct {
+	requests atomic.Uint64
+	failures [reasons]atomic.Uint64
+	left     time.Time // when the name was last seen in a State; guarded by the Router's mu
+}
+
+// memory is how long counters outlive what they are about, so that a scrape sees the last of it.
+const memory = time.Hour
+
+// counterLocked returns the counters for a backend's name.
+func (g *group) counterLocked(name string, now time.Time) *counters {
+	c := g.backends[name]
+	if c == nil {
+		if g.backends == nil {
+			g.backends = make(map[string]*counters)
+		}
+		c = new(counters)
+		g.backends[name] = c
+	}
+	c.left = now
+	return c
+}
+
+// forgetLocked drops the counters of backends that left long ago.
+func (g *group) forgetLocked(now time.Time) {
+	maps.DeleteFunc(g.backends, func(_ string, c *counters) bool { return now.Sub(c.left) > memory })
 }
 
 func (g *group) count(code int, d time.Duration) {

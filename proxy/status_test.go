@@ -105,6 +105,23 @@ func testReadTimeout(t *testing.T, in lane) {
 			w.send("HTTP/1.1 100 Continue\r\n\r\n")
 			w.rest()
 		}, "504 504 Gateway Timeout"},
+		{"interim ones in time", "GET /", "", func(w *wire) {
+			w.head()
+			for range 3 {
+				w.send("HTTP/1.1 100 Continue\r\n\r\n")
+				time.Sleep(timeout / 2)
+			}
+			w.send(ok)
+		}, "200 ok"},
+		{"interim ones in time after a post", posted, "hello", func(w *wire) {
+			w.head()
+			w.bytes(5)
+			for range 3 {
+				time.Sleep(timeout / 2)
+				w.send("HTTP/1.1 100 Continue\r\n\r\n")
+			}
+			w.send(ok)
+		}, "200 ok"},
 		{"body stalls", "GET /", "", func(w *wire) { w.head(); w.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"); w.rest() }, "200 ab (broken off)"},
 		{"chunked body stalls", "GET /", "", func(w *wire) { w.head(); w.send(chunked + "\r\n2\r\nab\r\n"); w.rest() }, "200 ab (broken off)"},
 		{"body of unknown length stalls", "GET /", "", func(w *wire) { w.head(); w.send("HTTP/1.1 200 OK\r\n\r\nab"); w.rest() }, "200 ab (broken off)"},
@@ -152,13 +169,19 @@ func TestReadTimeoutOfUpload(t *testing.T) { run(t, testReadTimeoutOfUpload) }
 func testReadTimeoutOfUpload(t *testing.T, in lane) {
 	const timeout = 200 * time.Millisecond
 	b := rawBackend(t, "one", func(w *wire) {
-		if strings.HasPrefix(w.head(), "POST /late") {
+		switch head := w.head(); {
+		case strings.HasPrefix(head, "POST /late"):
 			w.bytes(2)
 			w.send(ok)
-			return
+		case strings.HasPrefix(head, "POST /early"):
+			w.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
+			w.rest()
+		default:
+			w.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 2\r\n\r\n")
+			w.bytes(2)
+			time.Sleep(3 * timeout)
+			w.send("ok")
 		}
-		w.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
-		w.rest()
 	})
 	s := web(b)
 	s.Settings.ReadTimeout = timeout
@@ -177,6 +200,14 @@ func testReadTimeoutOfUpload(t *testing.T, in lane) {
 	w.send("b")
 	if body, err := io.ReadAll(res.Body); err == nil || string(body) != "ab" {
 		t.Errorf("early answer that stalls: got %q, %v, want %q and an error", body, err, "ab")
+	}
+
+	w = p.dial()
+	w.send("POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
+	res = w.header("POST")
+	w.send("b")
+	if body, err := io.ReadAll(res.Body); err != nil || string(body) != "ok" {
+		t.Errorf("early event stream: got %q, %v, want %q", body, err, "ok")
 	}
 }
 

@@ -441,6 +441,35 @@ func testPipeline(t *testing.T, in lane) {
 	}
 }
 
+// TestPipelineAhead: the rest of a pipelined request comes while the one before is being handled, and the
+// server reads ahead. What looks like an empty line there is none.
+func TestPipelineAhead(t *testing.T) { run(t, testPipelineAhead) }
+
+func testPipelineAhead(t *testing.T, in lane) {
+	arrived, finish := make(chan bool), make(chan bool)
+	b := startBackend(t, "one", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/0" {
+			arrived <- true
+			<-finish
+		}
+		fmt.Fprint(w, r.URL.Path, r.Header["A"])
+	})
+	p := serve(t, in, web(b))
+	const first, second = "GET /0 HTTP/1.1\r\nHost: x\r\n\r\n", "GET /1 HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n"
+	for cut := range len(second) {
+		w := p.dial()
+		w.send(first + second[:cut])
+		soon(t, arrived, "the first request")
+		w.send(second[cut:])
+		time.Sleep(time.Millisecond) // so that it is read ahead, mostly; nothing depends on it
+		finish <- true
+		if got, want := w.reply("GET").String()+", "+w.reply("GET").String(), "200 /0[], 200 /1[b]"; got != want {
+			t.Errorf("cut at %d: got %q, want %q", cut, got, want)
+		}
+		w.Close()
+	}
+}
+
 // TestNoBody: responses without one, after which the connections go on at both ends.
 func TestNoBody(t *testing.T) { run(t, testNoBody) }
 

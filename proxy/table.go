@@ -9,6 +9,7 @@ import (
 
 // A Table is a routing snapshot. It does not change after it is built.
 type Table struct {
+	applied  bool // a State has been applied
 	routes   *routes
 	services []*Service // sorted by name; what routes point into
 	skipped  []discovery.Skip

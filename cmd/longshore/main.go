@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -42,6 +43,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		command = args[0]
 	}
 	switch {
+	case command == "help", command == "-h", command == "--help":
+		fmt.Fprint(stdout, usage)
+		return exitOK
 	case command == "version":
 		v, _ := version.Read()
 		fmt.Fprintf(stdout, "longshore %s %s %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
@@ -71,7 +75,11 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	} else {
 		err = serve(ctx, cfg, log, stdout)
 	}
-	if err != nil {
+	switch {
+	case errors.As(err, new(wrongConfig)):
+		fmt.Fprintln(stderr, err)
+		return exitConfig
+	case err != nil:
 		log.Error("stopped", "err", err)
 		return exitFailed
 	}

@@ -40,6 +40,14 @@ func TestCommands(t *testing.T) {
 	if lines := strings.Count(errs, "\n"); code != 2 || lines != 3 {
 		t.Errorf("wrong variables: exit %d with %d lines, want 2 with 3:\n%s", code, lines, errs)
 	}
+	if code, out, _ := command([]string{"--help"}); code != 0 || !strings.HasPrefix(out, "usage:") {
+		t.Errorf("--help: %d %q", code, out)
+	}
+	t.Setenv("DOCKER_HOST", "foo") // which is for the docker client to read
+	code, _, errs = command(nil, "LONGSHORE_UPSTREAM=a:1")
+	if code != 2 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, `DOCKER_HOST="foo": want unix://`) {
+		t.Errorf("a wrong DOCKER_HOST: exit %d %q, want 2 and one line", code, errs)
+	}
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -238,6 +246,9 @@ func TestNotReady(t *testing.T) {
 	dockertest.Wait(t, "the process to live", func() bool { code, _ := ls.admin("/healthz"); return code == 200 })
 	if code, body := ls.admin("/readyz"); code != 503 {
 		t.Errorf("/readyz without a state: %d %q, want 503", code, body)
+	}
+	if got := ls.get("localhost", "/"); !strings.HasPrefix(got, "503 ") {
+		t.Errorf("a request before the first state: %q, want 503: 404 would say that there is no such route", got)
 	}
 }
 

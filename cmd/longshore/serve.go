@@ -31,7 +31,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.W
 	}
 	client, err := docker.NewClient()
 	if err != nil {
-		return err
+		return wrongConfig{err}
 	}
 	defer client.Close()
 	return wire(ctx, cfg, log, stdout, &docker.Source{
@@ -39,6 +39,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.W
 		Settings: cfg.Settings, Log: log,
 	})
 }
+
+// wrongConfig is an error of what the user wrote.
+type wrongConfig struct{ error }
 
 // wire connects a source to the data plane and runs all of it. On ctx's end the proxy finishes what is
 // in flight; only then does the rest stop, so that the last requests are balanced like all others.
@@ -49,7 +52,7 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 	}
 	defer front.Close()
 
-	checker := &health.Checker{Log: log}
+	checker := &health.Checker{}
 	router := proxy.NewRouter(checker.Report, log)
 	checker.Notify = router.Mark
 	server := &proxy.Server{

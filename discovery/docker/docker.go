@@ -8,6 +8,7 @@ package docker
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,7 +66,12 @@ func NewClient() (*client.Client, error) {
 	if os.Getenv(client.EnvOverrideHost) == "" && !exists("/var/run/docker.sock") && exists("/tmp/docker.sock") {
 		opts = append(opts, client.WithHost("unix:///tmp/docker.sock"))
 	}
-	return client.NewClientWithOpts(opts...)
+	c, err := client.NewClientWithOpts(opts...)
+	if err != nil { // its errors carry a stack trace
+		why, _, _ := strings.Cut(err.Error(), "\n")
+		return nil, fmt.Errorf("DOCKER_HOST=%q: want unix:///path/docker.sock or tcp://host:port: %s", os.Getenv(client.EnvOverrideHost), why)
+	}
+	return c, nil
 }
 
 func exists(path string) bool {
@@ -90,6 +97,7 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 
 	box := newMailbox()
 	wg.Go(func() { s.stayConnected(ctx, box) })
+	var listed time.Time // zero: not yet
 	ask := inquiry{s: s, wg: &wg, box: box, slots: make(chan struct{}, 8), busy: make(map[string]bool)}
 	timer := time.NewTimer(0)
 	w, out := world{view: s.view()}, outlet{s: s, publish: publish}
@@ -113,6 +121,9 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 			case listing:
 				w, todo = w.list(said)
 				moved = true
+				if listed.IsZero() {
+					listed = time.Now()
+				}
 			case answer:
 				delete(ask.busy, said.id)
 				w, todo = w.learn(said)
@@ -123,6 +134,9 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		}
 		w, todo, next = w.tick(time.Now())
 		ask.inspect(ctx, todo)
+		if late := listed.Add(patience); !out.open && !listed.IsZero() && (next.IsZero() || late.Before(next)) {
+			next = late
+		}
 		if next.IsZero() {
 			timer.Stop()
 		} else {
@@ -132,9 +146,16 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 			w.local = s.prefixes()
 		}
 		w = w.settle(before)
-		out.tell(w)
+		out.open = out.open || w.complete() || !listed.IsZero() && time.Since(listed) >= patience
+		if out.open {
+			out.tell(w)
+		}
 	}
 }
+
+// patience is how long the first State waits for inspects after the list: one that is stuck must not
+// keep the others from being served.
+const patience = time.Second
 
 // view collects what the user asked for.
 func (s *Source) view() view {
@@ -181,7 +202,7 @@ func (s *Source) log() *slog.Logger {
 type outlet struct {
 	s         *Source
 	publish   func(discovery.State)
-	open      bool // the first list and its inspects are in
+	open      bool // the first list is in, and its inspects are or take too long
 	published bool
 	last      discovery.State
 	told      map[note]bool
@@ -234,10 +255,6 @@ func (o *outlet) learned(a answer, is world) {
 func (o *outlet) tell(w world) {
 	applied := o.applied
 	o.applied = nil
-	o.open = o.open || w.complete()
-	if !o.open {
-		return
-	}
 	st, notes := w.state()
 	told := make(map[note]bool, len(notes))
 	for _, n := range notes {

@@ -125,6 +125,7 @@ func readFacts(r api.InspectResponse) facts {
 			}
 		}
 		slices.Sort(f.exposed)
+		f.exposed = slices.Compact(f.exposed) // compose's expose: "80" stands beside the image's 80/tcp
 	}
 	if n := r.NetworkSettings; n != nil {
 		f.nets = readNetworks(&api.NetworkSettingsSummary{Networks: n.Networks})

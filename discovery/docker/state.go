@@ -45,7 +45,12 @@ func (w world) state() (discovery.State, []note) {
 	var st discovery.State
 	taken := make(map[discovery.Route]string) // by which service
 	slices.SortStableFunc(pools, byAge)       // the oldest keeps a route that several want
+	names := make(map[string]bool)
 	for _, p := range pools {
+		for names[p.name] { // a label can say anything, also another service's "project/name"
+			p.name += "'"
+		}
+		names[p.name] = true
 		st.Services = append(st.Services, b.service(p, taken))
 	}
 	slices.SortFunc(st.Services, func(a, b discovery.Service) int { return cmp.Compare(a.Name, b.Name) })
@@ -87,7 +92,9 @@ func (b *builder) byName(upstream config.Upstream) (ps []pool) {
 		index[t] = len(ps)
 		p := pool{name: d.Name, port: d.Port, routes: []discovery.Route{d.Route}}
 		if names[p.name] {
-			p.name = fmt.Sprintf("%s:%d", d.Name, d.Port)
+			if p.name += d.Route.String(); d.Port != 0 {
+				p.name = fmt.Sprintf("%s:%d", d.Name, d.Port)
+			}
 		}
 		names[p.name] = true
 		found := b.named(d.Name)
@@ -98,10 +105,30 @@ func (b *builder) byName(upstream config.Upstream) (ps []pool) {
 				Key: discovery.Key{ID: d.Name, Run: 1, Port: port}, Name: d.Name, Weight: 1,
 				Addr: net.JoinHostPort(d.Name, strconv.Itoa(int(port))),
 			}}
+		} else if len(found) == 0 {
+			b.skip(slog.LevelWarn, "", d.Name, b.nobody(d.Name))
 		}
 		ps = append(ps, p)
 	}
 	return ps
+}
+
+// nobody says that a name in LONGSHORE_UPSTREAM is no container's, or not yet.
+func (b *builder) nobody(name string) string {
+	var known []string
+	for _, c := range b.candidates() {
+		if service := c.labels[serviceLabel]; service != "" && b.inScope(c) && !slices.Contains(known, service) {
+			known = append(known, service)
+		}
+	}
+	why := "no compose service, container or network alias has this name"
+	if p := b.scope(); p != "*" {
+		why += fmt.Sprintf(" in project %q", p)
+	}
+	if len(known) > 0 {
+		why += fmt.Sprintf("; the nearest service is %q", config.Nearest(name, known))
+	}
+	return why
 }
 
 // named finds who goes by a name: a compose service, else a container, else an alias in a network.
@@ -160,6 +187,7 @@ func (b *builder) byThemselves() (ps []pool) {
 	projects := make(map[string][]string) // by service
 	for _, c := range b.candidates() {
 		if !c.said.Any && c.said.Enable != config.Off {
+			b.warn(c) // of a label that is not known, and so chooses nothing
 			continue
 		}
 		if !b.inScope(c) {
@@ -223,12 +251,17 @@ func (b *builder) skipForeign(c *container) {
 	b.skip(slog.LevelInfo, c.id, c.name, fmt.Sprintf("%s: only %q is looked at (LONGSHORE_PROJECT)", why, b.scope()))
 }
 
+// warn passes on what is odd about a container's labels.
+func (b *builder) warn(c *container) {
+	for _, warning := range c.warned {
+		b.notes = append(b.notes, note{slog.LevelWarn, c.name, warning})
+	}
+}
+
 // usable leaves out who does not want to be used, and whose labels or facts cannot be read.
 func (b *builder) usable(cs []*container) (ok []*container) {
 	for _, c := range cs {
-		for _, warning := range c.warned {
-			b.notes = append(b.notes, note{slog.LevelWarn, c.name, warning})
-		}
+		b.warn(c)
 		switch {
 		case c.said.Enable == config.Off:
 			b.skip(slog.LevelInfo, c.id, c.name, "label longshore.enable=false")
@@ -243,14 +276,16 @@ func (b *builder) usable(cs []*container) (ok []*container) {
 	return ok
 }
 
-// service makes a service of a pool. Its settings are its newest container's: during a deploy the
-// replicas may have different labels.
+// service makes a service of a pool. Its settings are those of its newest container that runs: during a
+// deploy the replicas may have different labels, and one that failed must not decide for the others.
 func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Service {
 	s := discovery.Service{Name: p.name, Settings: b.settings, Endpoints: p.fixed}
 	var newest *container
 	projects := make(map[string]bool)
 	for _, c := range p.members {
-		newest = c
+		if newest == nil || c.running || !newest.running {
+			newest = c
+		}
 		projects[c.labels[projectLabel]] = true
 	}
 	routes := p.routes

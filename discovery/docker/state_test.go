@@ -52,7 +52,8 @@ web /
   web-1 172.18.0.4:5090 #1
   web-2 172.18.0.5:5090 #1`},
 		{"nothing is there yet", look{upstream: "web:5090"}, func(m *model) {}, `
-web /`},
+web /
+skip web: no compose service, container or network alias has this name in project "demo"`},
 		{"container name", look{upstream: "demo-db:1"}, func(m *model) {
 			m.create("demo-db", projectLabel+"=demo").on("demo_default")
 		}, `
@@ -67,7 +68,8 @@ api /
 			b := m.service("web-1")
 			b.nets, b.aliases = map[string]string{"x": ""}, []string{"api"}
 		}, `
-api /`},
+api /
+skip api: no compose service, container or network alias has this name in project "demo"; the nearest service is "web"`},
 		{"service before container before alias", look{upstream: "web:1"}, func(m *model) {
 			m.service("web-1")
 			m.create("web", projectLabel+"=demo").on("demo_default")
@@ -80,7 +82,8 @@ web /
   192.0.2.1 192.0.2.1:99 #1
 web /
 x.example.com /x
-  x.example.com x.example.com:80 #1`},
+  x.example.com x.example.com:80 #1
+skip web: no compose service, container or network alias has this name in project "demo"`},
 		{"several routes", look{upstream: "web:1, /a=web:1, /b=web:2"}, func(m *model) {
 			m.service("web-1")
 		}, `
@@ -113,9 +116,11 @@ web /
 		{"one-off", look{upstream: "web"}, func(m *model) {
 			m.service("web-1", oneoffLabel+"=True")
 		}, `
-web /`},
+web /
+skip web: no compose service, container or network alias has this name in project "demo"`},
 		{"not the proxy itself", look{upstream: "proxy"}, func(m *model) {}, `
-proxy /`},
+proxy /
+skip proxy: no compose service, container or network alias has this name in project "demo"`},
 		{"enable=false", look{upstream: "web"}, func(m *model) {
 			m.service("web-1", "longshore.enable=false")
 		}, `

@@ -298,8 +298,9 @@ func (w world) confirmSelf() string {
 	return ""
 }
 
-// tick is the world at a later time. What was asked to stop and still runs is back; what could not
-// be inspected is asked again. next is when to call it again, zero for never.
+// tick is the world at a later time. What was asked to stop and still runs is back, in the same run: it
+// may be in the middle of requests, since nobody is told of docker stop's --time. What could not be
+// inspected is asked again. next is when to call it again, zero for never.
 func (w world) tick(now time.Time) (_ world, ask todo, next time.Time) {
 	wake := func(t time.Time) {
 		if next.IsZero() || t.Before(next) {
@@ -341,7 +342,7 @@ func (w world) settle(before world) world {
 			was = &container{}
 		}
 		if then, _ := before.way(was); now != then || !c.started.Equal(was.started) || // also after it was down
-			was.paused && !c.paused || !was.stopping.IsZero() && c.stopping.IsZero() {
+			was.paused && !c.paused {
 			next := *c
 			next.run = was.run + 1
 			w = w.with(&next)

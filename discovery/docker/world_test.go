@@ -47,7 +47,7 @@ func TestEvents(t *testing.T) {
 		{"quit is a thread dump", "signal QUIT; answer", up},
 		{"stopping outlives an inspect", "signal 15; update; answer", up + " stopping"},
 		{"stop timer", "signal 15; wait 11s", up + " stopping"},
-		{"stop timer ends", "signal 15; wait 12100ms", "172.18.0.4:80 #2"},
+		{"stop timer ends", "signal 15; wait 12100ms", up}, // the same run: it may be serving
 		{"second kill", "signal 15; wait 10s; signal 9; wait 3s", up + " stopping"},
 		{"restart", "signal 15; exit 0; start; answer", "172.18.0.6:80 #2"},
 		{"restart unanswered", "signal 15; exit 0; start", "#1 down: exited (0)"},

@@ -7,7 +7,7 @@
 //	env         name without the prefix; a label is the same in lower case
 //	envDefault  default
 //	min         smallest number or duration that is allowed
-//	begins      what the text must begin with
+//	form        "path": must be the path of a URL, perhaps with a query
 //	allowed     what is allowed, for the error message and the table; else it follows from the type
 //	help        meaning
 //	later       the setting is part of the contract and is not built yet: setting it is an error
@@ -20,6 +20,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
@@ -76,7 +77,7 @@ func Load(environ []string) (c Config, warnings []string, err error) {
 	known := slices.Collect(maps.Keys(fields(reflect.TypeFor[Config](), Prefix)))
 	for _, k := range slices.Sorted(maps.Keys(vars)) {
 		if strings.HasPrefix(k, Prefix) && !slices.Contains(known, k) {
-			warnings = append(warnings, fmt.Sprintf("unknown variable %s, ignored; the nearest known one is %s", k, nearest(k, known)))
+			warnings = append(warnings, fmt.Sprintf("unknown variable %s, ignored; the nearest known one is %s", k, Nearest(k, known)))
 		}
 	}
 	return c, warnings, err
@@ -161,7 +162,7 @@ func overlay[T any](dst *T, prefix string, vars map[string]string) error {
 		return err
 	}
 	for key, f := range known {
-		if v := vars[key]; v != "" && (!strings.HasPrefix(v, f.begins) || f.tooSmall(reflect.ValueOf(dst).Elem().FieldByIndex(f.index))) {
+		if v := vars[key]; v != "" && (f.form == "path" && !isPath(v) || f.tooSmall(reflect.ValueOf(dst).Elem().FieldByIndex(f.index))) {
 			fail(key, "want "+f.wants())
 		}
 	}
@@ -184,7 +185,7 @@ type field struct {
 	typ       reflect.Type
 	def       string
 	min       string
-	begins    string
+	form      string
 	allowed   string
 	help      string
 	later     bool
@@ -206,7 +207,7 @@ func fields(t reflect.Type, prefix string) map[string]field {
 		if key != "" && key != "-" {
 			all[prefix+key] = field{
 				name: sf.Name, index: sf.Index, typ: sf.Type, def: sf.Tag.Get("envDefault"), min: sf.Tag.Get("min"),
-				begins: sf.Tag.Get("begins"), allowed: sf.Tag.Get("allowed"), help: sf.Tag.Get("help"), later: sf.Tag.Get("later") != "",
+				form: sf.Tag.Get("form"), allowed: sf.Tag.Get("allowed"), help: sf.Tag.Get("help"), later: sf.Tag.Get("later") != "",
 			}
 		}
 	}
@@ -232,6 +233,11 @@ func (f field) explain(err error) string {
 		return "want " + w
 	}
 	return err.Error()
+}
+
+func isPath(s string) bool {
+	_, err := url.ParseRequestURI(s)
+	return err == nil && s[0] == '/'
 }
 
 func (f field) tooSmall(v reflect.Value) bool {

@@ -87,6 +87,7 @@ func TestWrong(t *testing.T) {
 		"BACKENDS=a:1 wait=2":     `LONGSHORE_BACKENDS="a:1 wait=2": "a:1 wait=2": unknown parameter "wait"; allowed are weight, backup, down`,
 		"BACKENDS=a:1,a:1":        `LONGSHORE_BACKENDS="a:1,a:1": "a:1": the address is there twice`,
 		"HEALTH_PATH=up":          `LONGSHORE_HEALTH_PATH="up": want a path that begins with /`,
+		"HEALTH_PATH=/a%zz":       `LONGSHORE_HEALTH_PATH="/a%zz": want a path that begins with /`,
 		"HEALTH_INTERVAL=0s":      `LONGSHORE_HEALTH_INTERVAL="0s": want a duration of at least 10ms, such as 500ms or 10s`,
 		"HEALTH_TIMEOUT=soon":     `LONGSHORE_HEALTH_TIMEOUT="soon": want a duration of at least 1ms, such as 500ms or 10s`,
 		"HEALTH_RISE=0":           `LONGSHORE_HEALTH_RISE="0": want a whole number, at least 1`,
@@ -200,6 +201,7 @@ func TestDisabled(t *testing.T) {
 		{nil, false},
 		{map[string]string{"com.example.web": "1"}, false},
 		{map[string]string{"longshore.enable": "false", "longshore.port": "80"}, false},
+		{map[string]string{"longshore.enabled": "false"}, false},
 		{map[string]string{"longshore.enable": "true"}, true},
 		{map[string]string{"longshore.health.path": "/up"}, true},
 	} {

@@ -24,7 +24,7 @@ type Labels struct {
 	Network  string   `env:"NETWORK" help:"network to reach this container through"`
 	Settings discovery.Settings
 
-	Any bool `env:"-"` // there is at least one longshore.* label other than enable=false
+	Any bool `env:"-"` // there is at least one known longshore.* label, and not enable=false
 }
 
 // ParseLabels reads a container's labels over defaults, which come from the environment.
@@ -40,11 +40,11 @@ func ParseLabels(labels map[string]string, defaults discovery.Settings) (l Label
 		if !strings.HasPrefix(name, LabelPrefix) {
 			continue
 		}
-		l.Any = true
 		if !slices.Contains(known, name) {
-			warnings = append(warnings, fmt.Sprintf("unknown label %s, ignored; the nearest known one is %s", name, nearest(name, known)))
+			warnings = append(warnings, fmt.Sprintf("unknown label %s, ignored; the nearest known one is %s", name, Nearest(name, known)))
 			continue
 		}
+		l.Any = true
 		vars[variable(name)] = labels[name]
 	}
 	if err := overlay(&l, "", vars); err != nil {

@@ -2,11 +2,10 @@ package config
 
 import "slices"
 
-// nearest returns the known name with the smallest edit distance to name, for "did you mean".
-func nearest(name string, known []string) string {
-	slices.Sort(known) // so that the answer does not vary among equals
+// Nearest returns the known name with the smallest edit distance to name, for "did you mean".
+func Nearest(name string, known []string) string {
 	best, least := "", int(^uint(0)>>1)
-	for _, k := range known {
+	for _, k := range slices.Sorted(slices.Values(known)) { // so that the answer does not vary among equals
 		if d := distance(name, k); d < least {
 			best, least = k, d
 		}

@@ -117,7 +117,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(buildInfo, 1, v, goVersion)
 }
 
-// byName adds up backends of one name: while a container is recreated, the old and the new have it.
+// byName makes one series of backends of one name: while a container is recreated, the old and the new
+// have it. They have their counters in common.
 func byName(bs []proxy.BackendView) map[string]proxy.BackendView {
 	sums := make(map[string]proxy.BackendView)
 	for _, b := range bs {
@@ -126,11 +127,7 @@ func byName(bs []proxy.BackendView) map[string]proxy.BackendView {
 			sums[b.Name] = b
 			continue
 		}
-		sum.Requests += b.Requests
 		sum.InFlight += b.InFlight
-		for i := range sum.Failures {
-			sum.Failures[i] += b.Failures[i]
-		}
 		if b.State == "up" {
 			sum.State = "up"
 		}

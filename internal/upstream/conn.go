@@ -24,6 +24,8 @@ type conn struct {
 	br   *bufio.Reader
 	bw   *bufio.Writer
 
+	body *Body // of the response being read; nil: none
+
 	written   int64     // bytes handed to the kernel for this exchange; the uploader's once there is one
 	headLeft  int64     // bytes of the response header that may still come; negative: no limit
 	idleSince time.Time // guarded by the pool's mu while idle
@@ -32,7 +34,7 @@ type conn struct {
 	// that most requests do not touch a timer; a timeout comes up to an eighth late, never early.
 	deadline time.Time
 
-	answered atomic.Bool           // the response has begun: going down leaves it a grace
+	answered atomic.Bool           // the response has begun: going down leaves it a grace; false while idle
 	cause    atomic.Pointer[error] // why abort closed it
 
 	raw   syscall.RawConn
@@ -83,7 +85,7 @@ func (c *conn) why(err error) error {
 // expectBy moves the read deadline. Zero timeout: none.
 func (c *conn) expectBy(now time.Time, timeout time.Duration) {
 	switch {
-	case timeout <= 0: // the uploader may have set one that is not known here
+	case timeout <= 0: // always, since the uploader may have set one that is not known here
 		c.deadline = time.Time{}
 		c.nc.SetReadDeadline(c.deadline)
 	case timeout > 0 && (c.deadline.Sub(now) < timeout || c.deadline.Sub(now) > 2*timeout):
@@ -92,11 +94,15 @@ func (c *conn) expectBy(now time.Time, timeout time.Duration) {
 	}
 }
 
-// readSide counts a response header against its limit.
+// readSide counts a response header against its limit, and tells a body before a read may have to wait:
+// only here is it known, since what parses a body may hold some of it back.
 type readSide struct{ c *conn }
 
 func (r readSide) Read(p []byte) (int, error) {
 	c := r.c
+	if c.body != nil {
+		c.body.wait()
+	}
 	if c.headLeft == 0 {
 		return 0, errHeadTooLarge
 	}

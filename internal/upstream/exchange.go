@@ -47,13 +47,12 @@ func (e *Error) Unwrap() error { return e.Err }
 // req.Body is read until it ends, by another goroutine, which may still be at it when RoundTrip
 // returns or the response ends: who owns the body must know how to end a Read.
 func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
-	now := time.Now()
-	c, err := p.get(req.Context(), now, !IsIdempotent(req.Method))
+	c, err := p.get(req.Context(), time.Now(), !IsIdempotent(req.Method))
 	if err != nil {
 		return nil, &Error{Phase: Dial, Unsent: true, Err: err}
 	}
 	x := exchange{c: c, req: req, opts: p.opts.Load(), stop: c.watch(req.Context())}
-	res, err := x.run(now)
+	res, err := x.run()
 	if err != nil {
 		x.stop()
 		p.discard(c)
@@ -80,10 +79,9 @@ type exchange struct {
 	up   *upload     // nil: the request has no body
 }
 
-func (x *exchange) run(now time.Time) (*http.Response, error) {
+func (x *exchange) run() (*http.Response, error) {
 	c := x.c
 	c.written, c.headLeft = 0, maxHead
-	c.answered.Store(false)
 	hasBody := x.req.Body != nil && x.req.Body != http.NoBody
 	writeHead(c.bw, x.req, hasBody)
 	// The head goes out before the body is read: while nothing was sent, another backend can have the
@@ -94,16 +92,15 @@ func (x *exchange) run(now time.Time) (*http.Response, error) {
 	}
 	switch {
 	case !hasBody:
-		c.expectBy(now, x.opts.ReadTimeout)
+		c.expectBy(time.Now(), x.opts.ReadTimeout)
 	case err == nil:
 		// The time to the response header counts from the end of the body, which sets the deadline.
-		c.expectBy(now, 0)
-		x.up = &upload{c: c, body: x.req.Body, req: x.req, timeout: x.opts.ReadTimeout, done: make(chan struct{})}
+		c.expectBy(time.Time{}, 0)
+		x.up = &upload{c: c, body: x.req.Body, req: x.req, timeout: x.opts.ReadTimeout}
 		go x.up.run()
 	default: // a server may answer and close without reading on
-		c.expectBy(now, streamGrace)
-		x.up = &upload{done: make(chan struct{})}
-		close(x.up.done)
+		c.expectBy(time.Now(), streamGrace)
+		x.up = new(upload) // not whole
 	}
 
 	if _, err := c.br.Peek(1); err != nil {
@@ -118,13 +115,15 @@ func (x *exchange) run(now time.Time) (*http.Response, error) {
 		switch code := res.StatusCode; {
 		case code >= 200:
 			c.headLeft = -1
-			return x.deliver(res, now), nil
+			x.up.headCame()
+			return x.deliver(res), nil
 		case code == http.StatusSwitchingProtocols:
 			if x.req.Header.Get("Upgrade") == "" {
 				return nil, x.failed(Answer, errors.New("101 without a request to switch protocols"))
 			}
 			c.headLeft = -1
-			c.expectBy(now, 0)
+			x.up.headCame()
+			c.expectBy(time.Time{}, 0)
 			res.Body = &upgraded{c: c, stop: x.stop}
 			return res, nil
 		case code == http.StatusContinue:
@@ -139,11 +138,17 @@ func (x *exchange) run(now time.Time) (*http.Response, error) {
 		if interim == 100 {
 			return nil, x.failed(Answer, errors.New("too many interim responses"))
 		}
+		if x.up.complete() {
+			c.expectBy(time.Now(), x.opts.ReadTimeout)
+		}
 	}
 }
 
-// failed says why there is no response.
+// failed says why there is no response to a request that was sent.
 func (x *exchange) failed(phase Phase, err error) error {
+	if err = x.c.why(err); errors.Is(err, io.EOF) {
+		err = errors.New("connection closed")
+	}
 	if x.up != nil {
 		// The uploader still writes to the connection unless it is closed and has ended.
 		x.c.abort(err)
@@ -151,20 +156,19 @@ func (x *exchange) failed(phase Phase, err error) error {
 			return &Error{Phase: Client, Err: err}
 		}
 	}
-	if errors.Is(err, io.EOF) {
-		err = errors.New("connection closed")
-	}
-	return &Error{Phase: phase, Unsent: x.up == nil && x.c.written == 0, Err: x.c.why(err)}
+	return &Error{Phase: phase, Err: err}
 }
 
 // deliver prepares a final response for its reader.
-func (x *exchange) deliver(res *http.Response, now time.Time) *http.Response {
+func (x *exchange) deliver(res *http.Response) *http.Response {
 	b := &Body{x: *x, res: res, inner: res.Body, timeout: x.opts.ReadTimeout}
 	if ct := res.Header.Get("Content-Type"); strings.HasPrefix(strings.ToLower(ct), "text/event-stream") {
 		b.timeout = 0
 	}
 	if res.Body == http.NoBody || res.ContentLength == 0 {
-		b.finish(now)
+		b.finish()
+	} else {
+		x.c.body = b
 	}
 	res.Body = b
 	return res
@@ -172,8 +176,8 @@ func (x *exchange) deliver(res *http.Response, now time.Time) *http.Response {
 
 // A Body is the body of a response. Its methods are for one goroutine.
 type Body struct {
-	// OnWait, if not nil, is called before a Read that has to wait for the backend: what has been
-	// read so far should go out now.
+	// OnWait, if not nil, is called before a Read waits for the backend or fails: what has been read so
+	// far should go out now.
 	OnWait func()
 
 	x       exchange
@@ -187,28 +191,36 @@ var errBodyClosed = errors.New("response body closed")
 
 func (b *Body) Read(p []byte) (int, error) {
 	if b.err != nil {
+		if b.Failed() && b.OnWait != nil {
+			b.OnWait()
+		}
 		return 0, b.err
 	}
 	c := b.x.c
-	if c.br.Buffered() == 0 {
-		if b.OnWait != nil {
-			b.OnWait()
-		}
-		c.expectBy(time.Now(), b.timeout)
-	}
 	n, err := b.inner.Read(p)
 	switch {
 	case err == io.EOF:
-		b.finish(time.Now())
+		b.finish()
 	case err != nil:
 		b.err = fmt.Errorf("response body: %w", c.why(err))
 		b.x.stop()
 		c.pool.discard(c)
 	}
-	if n > 0 && b.err != nil && b.err != io.EOF {
+	if b.Failed() {
+		if n == 0 {
+			return b.Read(p)
+		}
 		return n, nil // the error comes with the next Read
 	}
 	return n, b.err
+}
+
+// wait comes before a read that may have to wait for the backend.
+func (b *Body) wait() {
+	if b.OnWait != nil {
+		b.OnWait()
+	}
+	b.x.c.expectBy(time.Now(), b.timeout)
 }
 
 // Failed reports whether the body ended before it was whole, by the backend's doing.
@@ -227,12 +239,12 @@ func (b *Body) Close() error {
 }
 
 // finish gives the connection back after the last byte of the response.
-func (b *Body) finish(now time.Time) {
+func (b *Body) finish() {
 	b.err = io.EOF
 	c := b.x.c
-	reusable := b.x.stop() && !b.res.Close && c.br.Buffered() == 0 && b.x.up.complete()
-	if reusable {
-		c.pool.put(c, now)
+	c.body = nil
+	if b.x.stop() && !b.res.Close && c.br.Buffered() == 0 {
+		b.x.up.giveBack(c)
 	} else {
 		c.pool.discard(c)
 	}
@@ -244,10 +256,15 @@ type upload struct {
 	req     *http.Request
 	body    io.Reader
 	timeout time.Duration
-	done    chan struct{} // closed at the end of run
 
 	readErr atomic.Pointer[error] // reading the client's body failed
-	ok      bool                  // all was sent; read after done
+
+	mu    sync.Mutex // guards the following, and the read deadline until the header has come
+	last  bool       // the body was read to its end; its last bytes are being sent
+	ended bool       // nothing more is sent
+	whole bool       // the whole body was
+	head  bool       // the response's header has come: from now on the deadline is its reader's
+	over  bool       // the response has ended: who ends the upload gives the connection back
 }
 
 // complete reports whether the whole body is sent. A nil upload has nothing to send.
@@ -255,12 +272,37 @@ func (u *upload) complete() bool {
 	if u == nil {
 		return true
 	}
-	select {
-	case <-u.done:
-		return u.ok
-	default:
-		return false
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.whole
+}
+
+// headCame takes the read deadline from the uploader.
+func (u *upload) headCame() {
+	if u == nil {
+		return
 	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.head = true
+}
+
+// giveBack ends the exchange after the response. A server often answers before the uploader, which has
+// sent the last byte, gets to say so: then it is the one to give the connection back.
+func (u *upload) giveBack(c *conn) {
+	if u != nil {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.last && !u.ended {
+			u.over = true
+			return
+		}
+		if !u.whole {
+			c.pool.discard(c)
+			return
+		}
+	}
+	c.pool.put(c, time.Now())
 }
 
 // clientErr says that the client is to blame, when it is.
@@ -274,13 +316,39 @@ func (u *upload) clientErr() error {
 var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 func (u *upload) run() {
-	defer close(u.done)
+	whole := u.send()
+	timeout := u.timeout
+	if !whole { // a server may answer and close without reading on
+		timeout = min(timeout, streamGrace)
+	}
+
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.ended, u.whole = true, whole
+	if timeout > 0 && !u.head { // the header is due from now on
+		u.c.nc.SetReadDeadline(time.Now().Add(timeout))
+	}
+	switch {
+	case u.over && whole:
+		u.c.pool.put(u.c, time.Now())
+	case u.over:
+		u.c.pool.discard(u.c)
+	}
+}
+
+// send reports whether the whole body went out.
+func (u *upload) send() bool {
 	buf := copyBuffers.Get().(*[32 << 10]byte)
 	defer copyBuffers.Put(buf)
 	c, chunked := u.c, u.req.ContentLength < 0
 	left := u.req.ContentLength
 	for {
 		n, err := u.body.Read(buf[:])
+		if err == io.EOF {
+			u.mu.Lock()
+			u.last = true
+			u.mu.Unlock()
+		}
 		if n > 0 {
 			if !chunked && int64(n) > left {
 				err = errors.New("body longer than its Content-Length")
@@ -298,7 +366,7 @@ func (u *upload) run() {
 				c.bw.WriteString("\r\n")
 			}
 			if !u.flush() {
-				return
+				return false
 			}
 		}
 		if err == io.EOF && !chunked && left > 0 {
@@ -310,7 +378,7 @@ func (u *upload) run() {
 		if err != nil {
 			u.readErr.Store(&err)
 			c.abort(err) // the backend must see that the body is not whole
-			return
+			return false
 		}
 	}
 	if chunked {
@@ -323,37 +391,24 @@ func (u *upload) run() {
 		c.bw.WriteString("\r\n")
 	}
 	if !u.flush() {
-		return
+		return false
 	}
 	if u.timeout > 0 {
 		c.nc.SetWriteDeadline(time.Time{})
-		if !c.answered.Load() {
-			c.nc.SetReadDeadline(time.Now().Add(u.timeout))
-		}
-		if c.answered.Load() { // just now: an event stream must not inherit the deadline
-			c.nc.SetReadDeadline(time.Time{})
-		}
-	}
-	u.ok = true
-}
-
-// flush reports whether all went out. When it did not, the response may still come: a server may
-// answer and close without reading the body, and the reader of the response finds out.
-func (u *upload) flush() bool {
-	if u.timeout > 0 {
-		u.c.nc.SetWriteDeadline(time.Now().Add(u.timeout))
-	}
-	if err := u.c.bw.Flush(); err != nil {
-		if u.timeout > 0 && u.c.cause.Load() == nil {
-			u.c.nc.SetReadDeadline(time.Now().Add(streamGrace))
-		}
-		return false
 	}
 	return true
 }
 
+// flush reports whether all went out. When it did not, the reader of the response finds out why.
+func (u *upload) flush() bool {
+	if u.timeout > 0 {
+		u.c.nc.SetWriteDeadline(time.Now().Add(u.timeout))
+	}
+	return u.c.bw.Flush() == nil
+}
+
 // writeHead writes the request line and header. What frames a message belongs to this hop and is
-// made anew; User-Agent: "" is ReverseProxy's way to say that there was none.
+// made anew.
 func writeHead(w *bufio.Writer, req *http.Request, hasBody bool) {
 	w.WriteString(req.Method)
 	w.WriteByte(' ')
@@ -365,10 +420,6 @@ func writeHead(w *bufio.Writer, req *http.Request, hasBody bool) {
 		switch k {
 		case "Host", "Content-Length", "Transfer-Encoding", "Trailer", "Expect":
 			continue
-		case "User-Agent":
-			if len(vv) == 1 && vv[0] == "" {
-				continue
-			}
 		}
 		for _, v := range vv {
 			writeField(w, k, v)

@@ -67,6 +67,7 @@ func (p *Pool) Close(cause error) {
 		cause = ErrClosed
 	}
 	p.cancel(cause)
+	cause = context.Cause(p.ctx) // the first one stays
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -163,6 +164,7 @@ func (p *Pool) put(c *conn, now time.Time) {
 		return
 	}
 	c.idleSince = now
+	c.answered.Store(false)
 	p.idle = append(p.idle, c)
 	if p.sweep == nil && o.IdleTimeout > 0 {
 		p.sweep = time.AfterFunc(o.IdleTimeout, p.closeOld)
