@@ -134,3 +134,37 @@ func TestTiers(t *testing.T) {
 		t.Errorf("tiers %q, want %q", got, want)
 	}
 }
+
+// TestSharedBackend: the same port of a container may serve under several names.
+func TestSharedBackend(t *testing.T) {
+	r := newRouter()
+	one := endpoint("web-1", "127.0.0.1:1")
+	r.Apply(discovery.State{Services: []discovery.Service{service("api", "/api", one), service("web", "/", one)}})
+	r.Mark(one.Key, health.Status{State: health.Up, Reachable: true})
+	for _, s := range r.Table().Services() {
+		if got := s.View().Backends[0].State; got != "up" {
+			t.Errorf("in service %s the backend is %s, want up", s.spec.Name, got)
+		}
+	}
+	if a, b := r.Table().Services()[0].members[0].backend, r.Table().Services()[1].members[0].backend; a != b {
+		t.Error("the services have a Backend each, want one: its load counts for both")
+	}
+}
+
+// TestCountersSurvive: a restarted container goes on counting under its name.
+func TestCountersSurvive(t *testing.T) {
+	r := newRouter()
+	one := endpoint("web-1", "127.0.0.1:1")
+	r.Apply(discovery.State{Services: []discovery.Service{service("web", "/", one)}})
+	r.Table().Services()[0].members[0].backend.requests.Add(7)
+	for _, step := range []func(*discovery.Endpoint){
+		func(e *discovery.Endpoint) { e.Addr, e.Down = "", "exited (0)" },
+		func(e *discovery.Endpoint) { e.Addr, e.Down, e.Key.Run = "127.0.0.1:2", "", 2 },
+	} {
+		step(&one)
+		r.Apply(discovery.State{Services: []discovery.Service{service("web", "/", one)}})
+		if got := r.Table().Services()[0].View().Backends[0].Requests; got != 7 {
+			t.Errorf("%+v: %d requests, want the 7 of before", one, got)
+		}
+	}
+}

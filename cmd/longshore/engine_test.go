@@ -213,6 +213,36 @@ func TestEngineStopping(t *testing.T) {
 	}
 }
 
+// TestEngineStopOutlived: whoever says docker stop --time tells nobody. A container that runs on after
+// its own stop timeout is used again, and what it was serving all the time is not cut.
+func TestEngineStopOutlived(t *testing.T) {
+	dockertest.Engine(t)
+	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: flaskapp:5090", "", `
+    environment: {ON_TERM: ignore}
+    stop_grace_period: 1s
+`)
+	p.Run("up", "-d")
+	ls := p.proxy()
+	ls.waitUp(1)
+	one := p.Containers("flaskapp")[0]
+	answer := make(chan string, 1)
+	go func() { answer <- ls.get("localhost", "/slow?6s") }()
+	dockertest.Wait(t, "the long request to be in flight", func() bool { return ls.state().backend(one).InFlight == 1 })
+	stop := exec.Command("docker", "stop", "-t", "8", one)
+	if err := stop.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dockertest.Wait(t, "the replica to drain", func() bool { return ls.state().backend(one).State == "draining" })
+	ls.wantShares(2, 2) // the last resort
+	dockertest.Wait(t, "the replica to be back", func() bool { return ls.state().backend(one).State == "up" })
+	if got := <-answer; got != "200 "+one[:12] {
+		t.Errorf("the request that was in flight all the time got %q", got)
+	}
+	if err := stop.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestEngineHealthcheck: a container's HEALTHCHECK gates it only while others are ready.
 func TestEngineHealthcheck(t *testing.T) {
 	dockertest.Engine(t)
