@@ -74,6 +74,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 			c.alone = begins && bytes.Index(p[:n], []byte("\n\r\n")) == n-3 && !bytes.Contains(p[:n], []byte("\n\n"))
 		}
 		if n > 0 && begins {
+			c.wait.Store(waitNot)
 			c.sawLength.Store(false)
 			c.sawCoding.Store(false)
 			c.matched = 0

@@ -112,8 +112,12 @@ func dial(t testing.TB, addr string) *wire {
 	})
 }
 
+// send sends each part in a write of its own.
 func (w *wire) send(parts ...string) {
 	for _, s := range parts {
+		if s == "" {
+			continue
+		}
 		if _, err := io.WriteString(w.Conn, s); err != nil {
 			w.stop("send: %v", err)
 		}
@@ -205,13 +209,18 @@ func (w *wire) reply(method string) reply {
 	return reply{res, string(b), err}
 }
 
-// do sends a request and reads its response. It is written short: "POST /a", then lines that end in "\n";
-// the body, if any, follows in parts of its own.
-func (w *wire) do(request string, body ...string) reply {
+// ask sends a request that is written short: "POST /a", then fields that end in "\n". The body, if any,
+// follows in writes of its own.
+func (w *wire) ask(request string, body ...string) {
 	line, rest, _ := strings.Cut(request, "\n")
 	w.send(strings.ReplaceAll(line+" HTTP/1.1\nHost: x\n"+rest+"\n", "\n", "\r\n"))
 	w.send(body...)
-	method, _, _ := strings.Cut(line, " ")
+}
+
+// do asks and reads the response.
+func (w *wire) do(request string, body ...string) reply {
+	w.ask(request, body...)
+	method, _, _ := strings.Cut(request, " ")
 	return w.reply(method)
 }
 

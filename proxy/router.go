@@ -88,6 +88,7 @@ func (r *Router) Apply(s discovery.State) {
 		}
 		t.services[i] = r.buildLocked(spec)
 	}
+	t.since = time.Now()
 	r.table.Store(t)
 	// Only now, so that a request that fails with its backend finds the table without it.
 	for _, b := range gone {
@@ -154,6 +155,7 @@ func (r *Router) Mark(k discovery.Key, s health.Status) {
 		i := t.routes.names[name]
 		t.services[i] = r.buildLocked(old.services[i].spec)
 	}
+	t.since = time.Now()
 	r.table.Store(t)
 	r.mu.Unlock()
 	r.tell(old, t)

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -54,10 +53,7 @@ func testClientLeaves(t *testing.T, in lane) {
 			})
 			p := serve(t, in, web(b))
 			w := p.dial()
-			go func() {
-				line, rest, _ := strings.Cut(c.request, "\n")
-				w.send(strings.ReplaceAll(line+" HTTP/1.1\nHost: x\n"+rest+"\n", "\n", "\r\n"), c.body)
-			}()
+			w.ask(c.request, c.body)
 			soon(t, arrived, "the request")
 			until(t, "the body has arrived", func() bool { return strings.HasSuffix(b.got(), c.body) })
 			start := time.Now()
@@ -455,5 +451,3 @@ func testDialErrors(t *testing.T, in lane) {
 		}
 	}
 }
-
-var _ = errors.Is

@@ -570,5 +570,3 @@ func testBrokenUpload(t *testing.T, in lane) {
 		}
 	}
 }
-
-var _ = time.Now

@@ -3,13 +3,15 @@ package proxy
 import (
 	"path"
 	"strings"
+	"time"
 
 	"longshore/discovery"
 )
 
 // A Table is a routing snapshot. It does not change after it is built.
 type Table struct {
-	applied  bool // a State has been applied
+	applied  bool      // a State has been applied
+	since    time.Time // when it was built, just before it was shown
 	routes   *routes
 	services []*Service // sorted by name; what routes point into
 	skipped  []discovery.Skip
@@ -20,6 +22,9 @@ func (t *Table) Services() []*Service { return t.services }
 
 // Skipped lists the containers that are not used, and why.
 func (t *Table) Skipped() []discovery.Skip { return t.skipped }
+
+// Since returns when the snapshot began to be used.
+func (t *Table) Since() time.Time { return t.since }
 
 // Lookup finds the service for a request's Host field and decoded path; nil: there is no route.
 // The most specific host that has a route for the path wins, and there the longest path prefix.

@@ -288,7 +288,7 @@ func testContentTypeAndEncoding(t *testing.T, in lane) {
 
 // TestProxyEnvironment: HTTP_PROXY is not for us.
 func TestProxyEnvironment(t *testing.T) {
-	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1") // 127.0.0.1 would be an exception anyway; the transport knows none
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	t.Setenv("http_proxy", "http://127.0.0.1:1")
 	run(t, func(t *testing.T, in lane) {
 		b := startBackend(t, "one", nil)

@@ -66,8 +66,9 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 	figures := metrics.New(router, link)
 	if d, ok := source.(*docker.Source); ok {
 		d.Applied = func(a docker.Applied) {
-			figures.Applied(a.Add, a.Event)
-			logApplied(log, a)
+			swapped := router.Table().Since()
+			figures.Applied(a.Add, swapped.Sub(a.Event))
+			logApplied(log, a, swapped)
 		}
 	}
 
@@ -106,14 +107,14 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 }
 
 // logApplied tells, for who measures, how long an event took to reach the routing table.
-func logApplied(log *slog.Logger, a docker.Applied) {
+func logApplied(log *slog.Logger, a docker.Applied, swapped time.Time) {
 	if !log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
-	args := []any{"change", "remove", "event", time.Since(a.Event), "received", time.Since(a.Received)}
+	args := []any{"change", "remove", "event", swapped.Sub(a.Event), "received", swapped.Sub(a.Received)}
 	if a.Add {
 		args[1] = "add"
-		args = append(args, "inspected", time.Since(a.Inspected))
+		args = append(args, "inspected", swapped.Sub(a.Inspected))
 	}
 	log.Debug("applied", args...)
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -109,11 +110,11 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		case <-timer.C:
 		}
 		before := w
-		var todo todo
-		var next time.Time
+		open := make(todo)                // what to ask, after what is known is published
 		moved := false                    // the local interfaces may be others now
 		for _, said := range box.take() { // all that is there, so that one publish tells it
 			was := w
+			var todo todo
 			switch said := said.(type) {
 			case event:
 				w, todo = w.on(said)
@@ -130,10 +131,12 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 				out.learned(said, w)
 				moved = moved || w.strange(said.id)
 			}
-			ask.inspect(ctx, todo)
+			maps.Copy(open, todo)
 		}
-		w, todo, next = w.tick(time.Now())
-		ask.inspect(ctx, todo)
+		var due todo
+		var next time.Time
+		w, due, next = w.tick(time.Now())
+		maps.Copy(open, due)
 		if late := listed.Add(patience); !out.open && !listed.IsZero() && (next.IsZero() || late.Before(next)) {
 			next = late
 		}
@@ -150,6 +153,7 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		if out.open {
 			out.tell(w)
 		}
+		ask.inspect(ctx, open)
 	}
 }
 

@@ -63,13 +63,13 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-// Applied records that an event's consequences are in the routing table now.
-func (m *Metrics) Applied(add bool, event time.Time) {
+// Applied records how long it took from an event to the routing table that follows it.
+func (m *Metrics) Applied(add bool, took time.Duration) {
 	change := "remove"
 	if add {
 		change = "add"
 	}
-	m.applied.WithLabelValues(change).Observe(time.Since(event).Seconds())
+	m.applied.WithLabelValues(change).Observe(max(took, 0).Seconds()) // an inspect may tell of a start before its event
 }
 
 // Describe sends what Collect can send.

@@ -29,8 +29,8 @@ func TestScrape(t *testing.T) {
 	s.Services = []discovery.Service{svc}
 	r.Apply(s)
 	m := New(r, func() discovery.Link { return discovery.Link{Connected: true} })
-	m.Applied(true, time.Now())
-	m.Applied(false, time.Now().Add(-time.Hour))
+	m.Applied(true, 3*time.Millisecond)
+	m.Applied(false, time.Hour)
 
 	rec := httptest.NewRecorder()
 	m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
