@@ -41,11 +41,12 @@ const (
 	Timeout                   // no response within READ_TIMEOUT
 	Malformed                 // the response was not HTTP
 	Truncated                 // the response ended early
+	Stale                     // a kept-alive connection was closed by the backend; no failure, tried again at once
 	reasons
 )
 
 func (r Reason) String() string {
-	return [...]string{"refused", "dial_timeout", "gone", "broken", "timeout", "malformed", "truncated"}[r]
+	return [...]string{"refused", "dial_timeout", "gone", "broken", "timeout", "malformed", "truncated", "stale"}[r]
 }
 
 // Reasons lists all reasons.

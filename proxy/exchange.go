@@ -141,6 +141,10 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 			x.svc.group.retries[reason].Add(1)
 		}
 		res, err := b.pool.RoundTrip(req)
+		if x.wasStale(err, req) {
+			x.svc.group.retries[Stale].Add(1)
+			res, err = b.pool.RoundTripFresh(req)
+		}
 		if err == nil {
 			x.shared = x.hasBody
 			x.answered(b, res)
@@ -186,6 +190,21 @@ func (x *exchange) pick() *Backend {
 	return b
 }
 
+// wasStale reports whether an attempt failed because a kept-alive connection was closed at this very
+// moment, as far as one can tell, and the request may be sent once more: to the same backend, over a new
+// connection. It says nothing against the backend. (nginx and http.Transport do the same.)
+func (x *exchange) wasStale(err error, req *http.Request) bool {
+	failure, ok := err.(*upstream.Error)
+	return ok && failure.Reused && req.Context().Err() == nil &&
+		(failure.Unsent || failure.Phase == upstream.Send && reasonOf(failure) == Broken && x.mayRepeat(req))
+}
+
+// mayRepeat reports whether a request that an application may have had can be sent again: its method
+// allows it, and there is no body that has been read.
+func (x *exchange) mayRepeat(req *http.Request) bool {
+	return !x.hasBody && upstream.IsIdempotent(req.Method)
+}
+
 // judge counts a failed attempt, tells health, and decides whether the request may go to another
 // backend: always when nothing was sent, whatever the method; once something was, only when the
 // method allows it and there is no body to send again. This is the one place that decides.
@@ -205,7 +224,7 @@ func (x *exchange) judge(b *Backend, err *upstream.Error, req *http.Request) (ag
 	if reason != Gone { // a failover that Docker announced is free
 		x.sent++
 	}
-	return err.Phase == upstream.Send && !x.hasBody && upstream.IsIdempotent(req.Method) && x.sent < maxAttempts, reason
+	return err.Phase == upstream.Send && x.mayRepeat(req) && x.sent < maxAttempts, reason
 }
 
 // answered takes a response from a backend.

@@ -630,3 +630,28 @@ func testGoneIsFree(t *testing.T, in lane) {
 		t.Errorf("%d retries were counted, want 6", got)
 	}
 }
+
+// TestClosedAtThisMoment: a kept-alive connection may be closed while a request is on its way. What may be
+// repeated goes to the same backend, over a new connection; what may not ends in 502.
+func TestClosedAtThisMoment(t *testing.T) { run(t, testClosedAtThisMoment) }
+
+func testClosedAtThisMoment(t *testing.T, in lane) {
+	b := rawBackend(t, "one", func(w *wire) { // answers once, and hangs up on the second request
+		w.head()
+		w.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		w.line()
+	})
+	p := serve(t, in, web(b))
+	w := p.dial()
+	for i := range 5 {
+		if got := w.do("GET /a").String(); got != "200 ok" {
+			t.Errorf("GET %d: got %q, want the answer of a new connection", i, got)
+		}
+	}
+	if got := w.do(posted, "hello").StatusCode; got != 502 {
+		t.Errorf("POST: got %d, want 502: it may have been executed", got)
+	}
+	if got := p.Router.Table().Services()[0].View().Stats.Retries[Stale]; got != 4 {
+		t.Errorf("%d repeated for a stale connection, want 4", got)
+	}
+}

@@ -289,8 +289,7 @@ func TestEngineStrangers(t *testing.T) {
 	other := project(t, compose, "LONGSHORE_UPSTREAM: flaskapp:5090", "")
 	other.Run("up", "-d", "flaskapp")
 	island := dockertest.Name("island")
-	dockertest.Docker(t, "network", "create", island)
-	t.Cleanup(func() { dockertest.Docker(t, "network", "rm", island) })
+	dockertest.Network(t, island)
 	lonely := dockertest.Docker(t, "run", "-d", "--name", island+"-app", "--network", island,
 		"--label", "com.docker.compose.project="+p.Name, "--label", "com.docker.compose.service=flaskapp",
 		dockertest.Image(t, "longshore/internal/testapp"))

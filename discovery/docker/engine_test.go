@@ -24,8 +24,7 @@ func TestEngine(t *testing.T) {
 		t.Helper()
 		dockertest.Docker(t, args...)
 	}
-	docker("network", "create", net)
-	t.Cleanup(func() { dockertest.Docker(t, "network", "rm", net) })
+	dockertest.Network(t, net)
 	client, err := NewClient()
 	if err != nil {
 		t.Fatal(err)

@@ -114,6 +114,15 @@ func Binary(t testing.TB, pkg, out string) string {
 	return out
 }
 
+// Network creates a network that is removed when the test ends.
+func Network(t testing.TB, name string) {
+	t.Helper()
+	Docker(t, "network", "create", name)
+	t.Cleanup(func() { // the engine forgets endpoints a moment after their containers
+		Wait(t, "the network to be removable", func() bool { return exec.Command("docker", "network", "rm", name).Run() == nil })
+	})
+}
+
 var serial atomic.Int64
 
 // Name returns a name that nobody else uses: of the test process and a serial number.

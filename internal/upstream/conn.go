@@ -24,7 +24,8 @@ type conn struct {
 	br   *bufio.Reader
 	bw   *bufio.Writer
 
-	body *Body // of the response being read; nil: none
+	body   *Body // of the response being read; nil: none
+	reused bool  // has carried an exchange before this one
 
 	written   int64     // bytes handed to the kernel for this exchange; the uploader's once there is one
 	headLeft  int64     // bytes of the response header that may still come; negative: no limit

@@ -29,6 +29,7 @@ const (
 type Error struct {
 	Phase  Phase
 	Unsent bool // no byte of the request was written to the backend
+	Reused bool // it was a kept-alive connection: the backend may just have closed it for its age
 	Err    error
 }
 
@@ -47,7 +48,16 @@ func (e *Error) Unwrap() error { return e.Err }
 // req.Body is read until it ends, by another goroutine, which may still be at it when RoundTrip
 // returns or the response ends: who owns the body must know how to end a Read.
 func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
-	c, err := p.get(req.Context(), time.Now(), !IsIdempotent(req.Method))
+	return p.roundTrip(req, false)
+}
+
+// RoundTripFresh is RoundTrip over a new connection.
+func (p *Pool) RoundTripFresh(req *http.Request) (*http.Response, error) {
+	return p.roundTrip(req, true)
+}
+
+func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) {
+	c, err := p.get(req.Context(), time.Now(), !IsIdempotent(req.Method), fresh)
 	if err != nil {
 		return nil, &Error{Phase: Dial, Unsent: true, Err: err}
 	}
@@ -56,6 +66,7 @@ func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		x.stop()
 		p.discard(c)
+		err.(*Error).Reused = c.reused
 		return nil, err
 	}
 	return res, nil

@@ -96,9 +96,12 @@ func (p *Pool) Idle() int {
 }
 
 // get returns a connection that the caller holds: an idle one that is alive, or a new one. Every
-// error of get means that nothing was sent.
-func (p *Pool) get(ctx context.Context, now time.Time, once bool) (*conn, error) {
+// error of get means that nothing was sent. once: the request must not be sent twice.
+func (p *Pool) get(ctx context.Context, now time.Time, once, fresh bool) (*conn, error) {
 	o := p.opts.Load()
+	if fresh {
+		return p.dial(ctx, o)
+	}
 	oldest := o.IdleTimeout
 	if once && (oldest <= 0 || oldest > staleAfter) {
 		oldest = staleAfter
@@ -109,6 +112,7 @@ func (p *Pool) get(ctx context.Context, now time.Time, once bool) (*conn, error)
 			return p.dial(ctx, o)
 		}
 		if c.alive() {
+			c.reused = true
 			return c, nil
 		}
 		p.discard(c)
