@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -158,23 +157,6 @@ func (w *wire) rest() string {
 		w.stop("read to the end: %v, after %q", err, b)
 	}
 	return string(b)
-}
-
-// silent looks on for a moment and reports whether nothing came, not even the end.
-func (w *wire) silent() bool {
-	if w.r.Buffered() > 0 {
-		return false
-	}
-	w.SetReadDeadline(time.Now().Add(blink))
-	defer w.SetReadDeadline(time.Now().Add(patience))
-	_, err := w.r.Peek(1)
-	return errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-// ended reports whether the other side has closed, without another byte.
-func (w *wire) ended() bool {
-	b, err := w.r.Peek(1)
-	return len(b) == 0 && (err == io.EOF || errors.Is(err, syscall.ECONNRESET))
 }
 
 // A reply is a response as a client got it.
