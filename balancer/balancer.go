@@ -18,8 +18,9 @@ const cacheLine = 128
 // list and picker. The zero value is ready. A Load must not be copied after its first use.
 type Load struct {
 	inFlight atomic.Int64
-	pass     atomic.Int64 // virtual time of the next pick, see leastConn; 0: it has not seen one yet
-	_        [cacheLine - 16]byte
+	pass     atomic.Int64  // virtual time of the next pick, see leastConn; 0: it has not seen one yet
+	turn     atomic.Uint64 // the last one it was picked in, see roundRobin; 0: none
+	_        [cacheLine - 24]byte
 }
 
 // InFlight returns how many requests are reserved and not released.

@@ -20,8 +20,27 @@ type roundRobin struct {
 
 func newRoundRobin(l list) Picker {
 	p := &roundRobin{list: l, turns: turns(l)}
-	p.next.Store(rand.Uint64N(uint64(len(p.turns)))) // so that a rebuild does not favor the first
+	p.next.Store(p.resume())
 	return p
+}
+
+// resume returns the turn to count on from: the last one that another picker gave to one of the candidates, as far as
+// it has a place in this cycle. Rotation goes on when the list changes; without history it begins anywhere.
+func (p *roundRobin) resume() uint64 {
+	n, latest, last := uint64(len(p.turns)), uint64(0), 0
+	for i, c := range p.list {
+		if t := c.turn.Load(); t > latest {
+			latest, last = t, i
+		}
+	}
+	if latest == 0 {
+		return rand.Uint64N(n)
+	}
+	at := latest % n
+	if int(p.turns[at]) != last {
+		at = uint64(slices.Index(p.turns, int32(last)))
+	}
+	return latest + (at+n-latest%n)%n
 }
 
 func (p *roundRobin) Pick(q Query) (int, bool) {
@@ -32,6 +51,7 @@ func (p *roundRobin) Pick(q Query) (int, bool) {
 			if skipped > 0 {
 				p.next.Add(skipped) // else the one after a full one would get twice its share
 			}
+			p.list[i].turn.Store(k + skipped)
 			return i, true
 		}
 	}

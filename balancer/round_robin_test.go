@@ -97,3 +97,38 @@ func TestRoundRobinGoesRoundTheFull(t *testing.T) {
 		}
 	}
 }
+
+// Rotation goes on when the picker is rebuilt, as it is whenever a backend proves itself or fails a check.
+func TestRoundRobinGoesOnAfterRebuild(t *testing.T) {
+	var p Policy
+	if err := p.UnmarshalText([]byte("round_robin")); err != nil {
+		t.Fatal(err)
+	}
+	var loads [3]Load
+	cs := []Candidate{{Name: "a", Weight: 1, Load: &loads[0]}, {Name: "b", Weight: 1, Load: &loads[1]}}
+	var got [3]int
+	picker := p.New(cs)
+	for n := range 20 {
+		if n%3 == 0 {
+			picker = p.New(cs)
+		}
+		i, ok := picker.Pick(Query{})
+		if !ok {
+			t.Fatal("no pick")
+		}
+		got[i]++
+		loads[i].Release()
+	}
+	if want := [3]int{10, 10, 0}; got != want {
+		t.Errorf("20 picks with a rebuild after each third: %v, want %v", got, want)
+	}
+	picker = p.New(append(cs, Candidate{Name: "c", Weight: 1, Load: &loads[2]}))
+	for range 3 {
+		i, _ := picker.Pick(Query{})
+		got[i]++
+		loads[i].Release()
+	}
+	if want := [3]int{11, 11, 1}; got != want {
+		t.Errorf("3 more with a third backend: %v, want %v", got, want)
+	}
+}

@@ -111,7 +111,6 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		}
 		before := w
 		open := make(todo)                // what to ask, after what is known is published
-		moved := false                    // the local interfaces may be others now
 		for _, said := range box.take() { // all that is there, so that one publish tells it
 			was := w
 			var todo todo
@@ -121,7 +120,6 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 				out.heard(said, was, w)
 			case listing:
 				w, todo = w.list(said)
-				moved = true
 				if listed.IsZero() {
 					listed = time.Now()
 				}
@@ -129,7 +127,6 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 				delete(ask.busy, said.id)
 				w, todo = w.learn(said)
 				out.learned(said, w)
-				moved = moved || w.strange(said.id)
 			}
 			maps.Copy(open, todo)
 		}
@@ -140,13 +137,18 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		if late := listed.Add(patience); !out.open && !listed.IsZero() && (next.IsZero() || late.Before(next)) {
 			next = late
 		}
+		if w.onHost() && (len(w.local) == 0 || w.strange()) {
+			// Not at every event: there is an interface for each container. But again, since an interface comes
+			// a moment before or after what makes it, and the kernel's answer has gaps while others change.
+			w.local = s.prefixes()
+			if again := time.Now().Add(patience); w.strange() && (next.IsZero() || again.Before(next)) {
+				next = again
+			}
+		}
 		if next.IsZero() {
 			timer.Stop()
 		} else {
 			timer.Reset(time.Until(next))
-		}
-		if moved && w.onHost() { // not at every event: there is an interface for each container
-			w.local = s.prefixes()
 		}
 		w = w.settle(before)
 		out.open = out.open || w.complete() || !listed.IsZero() && time.Since(listed) >= patience

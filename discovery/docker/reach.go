@@ -175,9 +175,13 @@ func (w world) isLocal(ip string) bool {
 }
 
 // strange reports whether a container has an address that no local interface is known to lead to.
-func (w world) strange(id string) bool {
-	c := w.containers[id]
-	return c != nil && slices.ContainsFunc(c.nets, func(n network) bool { return n.ip != "" && !w.isLocal(n.ip) })
+func (w world) strange() bool {
+	for _, c := range w.containers {
+		if c.running && w.elsewhere() == "" && slices.ContainsFunc(c.nets, func(n network) bool { return n.ip != "" && !w.isLocal(n.ip) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // at is the address of a published port, empty if it cannot be reached: what is bound to the

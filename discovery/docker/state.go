@@ -106,7 +106,7 @@ func (b *builder) byName(upstream config.Upstream) (ps []pool) {
 				Addr: net.JoinHostPort(d.Name, strconv.Itoa(int(port))),
 			}}
 		} else if len(found) == 0 {
-			b.skip(slog.LevelWarn, "", d.Name, b.nobody(d.Name))
+			b.skip(slog.LevelWarn, "", d.Name, b.nobody())
 		}
 		ps = append(ps, p)
 	}
@@ -114,19 +114,10 @@ func (b *builder) byName(upstream config.Upstream) (ps []pool) {
 }
 
 // nobody says that a name in LONGSHORE_UPSTREAM is no container's, or not yet.
-func (b *builder) nobody(name string) string {
-	var known []string
-	for _, c := range b.candidates() {
-		if service := c.labels[serviceLabel]; service != "" && b.inScope(c) && !slices.Contains(known, service) {
-			known = append(known, service)
-		}
-	}
+func (b *builder) nobody() string {
 	why := "no compose service, container or network alias has this name"
 	if p := b.scope(); p != "*" {
 		why += fmt.Sprintf(" in project %q", p)
-	}
-	if len(known) > 0 {
-		why += fmt.Sprintf("; the nearest service is %q", config.Nearest(name, known))
 	}
 	return why
 }

@@ -69,7 +69,7 @@ api /
 			b.nets, b.aliases = map[string]string{"x": ""}, []string{"api"}
 		}, `
 api /
-skip api: no compose service, container or network alias has this name in project "demo"; the nearest service is "web"`},
+skip api: no compose service, container or network alias has this name in project "demo"`},
 		{"service before container before alias", look{upstream: "web:1"}, func(m *model) {
 			m.service("web-1")
 			m.create("web", projectLabel+"=demo").on("demo_default")

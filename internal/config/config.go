@@ -77,7 +77,7 @@ func Load(environ []string) (c Config, warnings []string, err error) {
 	known := slices.Collect(maps.Keys(fields(reflect.TypeFor[Config](), Prefix)))
 	for _, k := range slices.Sorted(maps.Keys(vars)) {
 		if strings.HasPrefix(k, Prefix) && !slices.Contains(known, k) {
-			warnings = append(warnings, fmt.Sprintf("unknown variable %s, ignored; the nearest known one is %s", k, Nearest(k, known)))
+			warnings = append(warnings, fmt.Sprintf("unknown variable %s, ignored; the nearest known one is %s", k, nearest(k, known)))
 		}
 	}
 	return c, warnings, err

@@ -41,7 +41,7 @@ func ParseLabels(labels map[string]string, defaults discovery.Settings) (l Label
 			continue
 		}
 		if !slices.Contains(known, name) {
-			warnings = append(warnings, fmt.Sprintf("unknown label %s, ignored; the nearest known one is %s", name, Nearest(name, known)))
+			warnings = append(warnings, fmt.Sprintf("unknown label %s, ignored; the nearest known one is %s", name, nearest(name, known)))
 			continue
 		}
 		l.Any = true

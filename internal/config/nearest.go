@@ -2,8 +2,8 @@ package config
 
 import "slices"
 
-// Nearest returns the known name with the smallest edit distance to name, for "did you mean".
-func Nearest(name string, known []string) string {
+// nearest returns the known name with the smallest edit distance to name, for "did you mean".
+func nearest(name string, known []string) string {
 	best, least := "", int(^uint(0)>>1)
 	for _, k := range slices.Sorted(slices.Values(known)) { // so that the answer does not vary among equals
 		if d := distance(name, k); d < least {
