@@ -81,6 +81,7 @@ func TestWrong(t *testing.T) {
 		"UPSTREAM=api=a:1,api=":   `LONGSHORE_UPSTREAM="api=a:1,api=": "api=": target "": want name:port`,
 		"UPSTREAM=a:1,/=b:1":      `LONGSHORE_UPSTREAM="a:1,/=b:1": "/=b:1": the route / is there twice`,
 		"UPSTREAM=/a=http://b/c":  `LONGSHORE_UPSTREAM="/a=http://b/c": "/a=http://b/c": a path behind the target (/c) is not built yet: want name:port`,
+		"UPSTREAM=a..b=c:1":       `LONGSHORE_UPSTREAM="a..b=c:1": "a..b=c:1": host "a..b": want a name such as shop.example.com or *.example.com, without a port`,
 		"LABEL=a b":               `LONGSHORE_LABEL="a b": want one label, key or key=value`,
 		"BACKENDS=a:1 weight=x":   `LONGSHORE_BACKENDS="a:1 weight=x": "a:1 weight=x": want weight=N with N from 1 to 65535`,
 		"BACKENDS=a:1 max_conns=": `LONGSHORE_BACKENDS="a:1 max_conns=": "a:1 max_conns=": max_conns is not built yet; built are weight, backup, down`,
@@ -231,7 +232,7 @@ func TestFieldNames(t *testing.T) {
 func TestReadme(t *testing.T) { readme.Check(t, "settings", Table()) }
 
 func FuzzUpstream(f *testing.F) {
-	for _, seed := range []string{"web:5090, /api=api:8000, shop.example.com/cart=cart:80", "http://a:1/", "[::1]:80", "=", "a=b=c", "*.=x"} {
+	for _, seed := range []string{"web:5090, /api=api:8000, shop.example.com/cart=cart:80", "http://a:1/", "[::1]:80", "=", "a=b=c", "*.=x", "..=0"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -66,7 +67,7 @@ func ParseRoute(s string) (discovery.Route, error) {
 		return r, errors.New("the route is empty: want a host, a path that begins with /, or both")
 	case strings.HasPrefix(r.Host, "~") || strings.HasPrefix(s, "= "):
 		return r, errors.New("regular expressions and exact paths are not built yet: want a host, *.host or a path prefix")
-	case strings.ContainsAny(bare, "*: \t?#@"), host != "" && bare == "":
+	case strings.ContainsAny(bare, "*: \t?#@"), host != "" && slices.Contains(strings.Split(bare, "."), ""):
 		return r, fmt.Errorf("host %q: want a name such as shop.example.com or *.example.com, without a port", host)
 	case strings.ContainsAny(r.Path, " \t?#"):
 		return r, fmt.Errorf("path %q: want a path prefix without query", r.Path)
