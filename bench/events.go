@@ -26,6 +26,7 @@ func events(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	neighbours := fs.Int("neighbours", 50, "idle containers around")
 	samples := fs.Int("samples", 200, "additions and removals, of each")
 	together := fs.Int("together", 4, "containers that start at the same time")
+	pause := fs.Bool("pause", false, "pause and unpause one container instead: the engine then leaves the processors free")
 	fs.Parse(args)
 
 	docker, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
@@ -83,7 +84,28 @@ func events(ctx context.Context, fs *flag.FlagSet, args []string) error {
 		return err
 	}
 
-	for done := 0; done < *samples; done += *together {
+	if *pause {
+		*together = 1
+		id, err := create(map[string]string{mark + ".replica": "yes"})
+		if err != nil {
+			return err
+		}
+		if err := docker.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
+			return err
+		}
+		log.wait("add", 1)
+		for done := range *samples {
+			if err := docker.ContainerPause(ctx, id); err != nil {
+				return err
+			}
+			log.wait("remove", done+1)
+			if err := docker.ContainerUnpause(ctx, id); err != nil {
+				return err
+			}
+			log.wait("add", done+2)
+		}
+	}
+	for done := 0; !*pause && done < *samples; done += *together {
 		var ids []string
 		for range *together {
 			id, err := create(map[string]string{mark + ".replica": "yes"})
@@ -113,7 +135,11 @@ func events(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	}
 	fmt.Fprintln(os.Stderr)
 
-	fmt.Printf("%d neighbours, %d containers started together\n\n", *neighbours, *together)
+	what := fmt.Sprintf("%d containers started and removed together", *together)
+	if *pause {
+		what = "one container paused and unpaused"
+	}
+	fmt.Printf("%d neighbours, %s\n\n", *neighbours, what)
 	fmt.Print("| change | from | samples | p50 ms | p90 ms | p99 ms | max ms |\n|---|---|---|---|---|---|---|\n")
 	for _, row := range []struct{ change, from string }{
 		{"remove", "received"}, {"remove", "event"}, {"add", "inspected"}, {"add", "received"}, {"add", "event"},
