@@ -33,15 +33,11 @@ func events(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "bench")
+	dir, longshore, err := workshop(ctx)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	longshore, err := build(ctx, dir, "./cmd/longshore")
-	if err != nil {
-		return err
-	}
 	image := fmt.Sprintf("longshore-bench-%d", os.Getpid())
 	if err := buildImage(ctx, dir, image); err != nil {
 		return err

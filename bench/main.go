@@ -42,6 +42,17 @@ func main() {
 	}
 }
 
+// workshop makes a folder for a scenario, which the caller removes, and builds Longshore into it.
+func workshop(ctx context.Context) (dir, longshore string, err error) {
+	if dir, err = os.MkdirTemp("", "bench"); err != nil {
+		return "", "", err
+	}
+	if longshore, err = build(ctx, dir, "./cmd/longshore"); err != nil {
+		os.RemoveAll(dir)
+	}
+	return dir, longshore, err
+}
+
 // build compiles a main package of this module statically into dir.
 func build(ctx context.Context, dir, pkg string) (string, error) {
 	out := filepath.Join(dir, filepath.Base(pkg))

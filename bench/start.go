@@ -18,15 +18,11 @@ func start(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	runs := fs.Int("runs", 10, "runs; the median is reported")
 	rest := fs.Duration("rest", 5*time.Second, "how long the last run rests until its memory is read")
 	fs.Parse(args)
-	dir, err := os.MkdirTemp("", "bench")
+	dir, longshore, err := workshop(ctx)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	longshore, err := build(ctx, dir, "./cmd/longshore")
-	if err != nil {
-		return err
-	}
 	var backends []string
 	for range 10 {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -59,15 +59,11 @@ func throughput(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	connections := fs.Int("connections", 64, "client connections")
 	fs.Parse(args)
 
-	dir, err := os.MkdirTemp("", "bench")
+	dir, longshore, err := workshop(ctx)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	longshore, err := build(ctx, dir, "./cmd/longshore")
-	if err != nil {
-		return err
-	}
 	self, err := os.Executable()
 	if err != nil {
 		return err

@@ -207,7 +207,8 @@ func (x *exchange) mayRepeat(req *http.Request) bool {
 
 // judge counts a failed attempt, tells health, and decides whether the request may go to another
 // backend: always when nothing was sent, whatever the method; once something was, only when the
-// method allows it and there is no body to send again. This is the one place that decides.
+// method allows it and there is no body to send again. This is the one place that decides where a request goes on;
+// wasStale comes before it, since what it finds is no failure of the backend.
 func (x *exchange) judge(b *Backend, err *upstream.Error, req *http.Request) (again bool, reason Reason) {
 	if err.Phase == upstream.Client || req.Context().Err() != nil {
 		return false, 0 // the client's doing
