@@ -42,6 +42,9 @@ type Service struct {
 	Routes    []Route
 	Settings  Settings
 	Endpoints []Endpoint
+	// Expected: another container of this service will be there soon, though none that runs may be now: one
+	// was created a moment ago, as compose does before it stops the one to be replaced, or is being restarted.
+	Expected bool
 }
 
 // A Route says which requests are for a service.
