@@ -8,6 +8,7 @@ package balancer
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // cacheLine is what two counters must be apart for writes to one not to slow down readers of the other:
@@ -18,13 +19,27 @@ const cacheLine = 128
 // list and picker. The zero value is ready. A Load must not be copied after its first use.
 type Load struct {
 	inFlight atomic.Int64
+	penalty  atomic.Int64  // failures of a moment ago, see Penalize
 	pass     atomic.Int64  // virtual time of the next pick, see leastConn; 0: it has not seen one yet
 	turn     atomic.Uint64 // the last one it was picked in, see roundRobin; 0: none
-	_        [cacheLine - 24]byte
+	_        [cacheLine - 32]byte
 }
+
+// penaltyTime is how long a failure counts as a request in flight.
+const penaltyTime = time.Second
 
 // InFlight returns how many requests are reserved and not released.
 func (l *Load) InFlight() int64 { return l.inFlight.Load() }
+
+// Penalize has a failed request count as one in flight for a second more, for policies that go by load: a backend
+// that fails fast would look idle, and draw everything to it. It counts toward no limit.
+func (l *Load) Penalize() {
+	l.penalty.Add(1)
+	time.AfterFunc(penaltyTime, func() { l.penalty.Add(-1) })
+}
+
+// burden is what policies go by: requests in flight, and failures of a moment ago.
+func (l *Load) burden() int64 { return l.inFlight.Load() + l.penalty.Load() }
 
 // Release ends what one Pick reserved.
 func (l *Load) Release() { l.inFlight.Add(-1) }

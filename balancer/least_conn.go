@@ -40,19 +40,21 @@ func (p *leastConn) Pick(q Query) (int, bool) {
 	for try := 0; ; try++ {
 		best := -1
 		load, weight, pass := int64(1), int64(0), int64(0) // of the best; 1/0 is more than any other has
+		flight := int64(0)                                 // what of its load is in flight
 		latest := int64(0)
 		for i := range p.list {
 			c := &p.list[i]
 			// In this order: a request that has ended before n is read has moved the pass.
-			n, at, w := c.inFlight.Load(), c.pass.Load(), int64(c.Weight)
+			f, at, w := c.inFlight.Load(), c.pass.Load(), int64(c.Weight)
+			n := f + c.penalty.Load()
 			latest = max(latest, at)
 			if n*weight > load*w || n*weight == load*w && at >= pass {
 				continue
 			}
-			if c.Limit != 0 && n >= c.Limit || slices.Contains(q.Tried, c.Load) {
+			if c.Limit != 0 && f >= c.Limit || slices.Contains(q.Tried, c.Load) {
 				continue
 			}
-			best, load, weight, pass = i, n, w, at
+			best, load, flight, weight, pass = i, n, f, w, at
 		}
 		if best < 0 {
 			return 0, false
@@ -60,7 +62,7 @@ func (p *leastConn) Pick(q Query) (int, bool) {
 		c := &p.list[best]
 		// If its load has changed, most likely another Pick was faster, and our second best is the best now. We look
 		// again, but not for ever.
-		if c.inFlight.CompareAndSwap(load, load+1) || try > 2 && c.reserve(c.Limit) {
+		if c.inFlight.CompareAndSwap(flight, flight+1) || try > 2 && c.reserve(c.Limit) {
 			// One that was busy or away for long is behind the others. It does not catch up: that would be a burst.
 			c.pass.Store(max(pass, latest-p.longest+1) + stride(c))
 			return best, true

@@ -63,8 +63,8 @@ func (p *randomTwo) Pick(q Query) (int, bool) {
 		second = (first + 1 + rand.IntN(len(p.list)-1)) % len(p.list)
 	}
 	a, b := &p.list[first], &p.list[second]
-	// If nothing is in flight, nobody has less: then the second is not even looked at, which spares a cache miss.
-	if n := a.InFlight(); n > 0 && b.InFlight()*int64(a.Weight) < n*int64(b.Weight) {
+	// If it carries nothing, nobody has less: then the second is not even looked at, which spares a cache miss.
+	if n := a.burden(); n > 0 && b.burden()*int64(a.Weight) < n*int64(b.Weight) {
 		first, second = second, first
 	}
 	if p.take(first, q) {
