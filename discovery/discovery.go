@@ -82,8 +82,8 @@ type Settings struct {
 	Balancer balancer.Policy `env:"BALANCER" envDefault:"least_conn" help:"how a backend is chosen; nginx spellings"`
 	Health   health.Check
 
-	Queue        int           `env:"QUEUE" envDefault:"4096" min:"0" later:"yes" help:"requests that may wait for a ready backend; 0: off"`
-	QueueTimeout time.Duration `env:"QUEUE_TIMEOUT" envDefault:"10s" min:"1ms" later:"yes" help:"how long they wait"`
+	Queue        int           `env:"QUEUE" envDefault:"4096" min:"0" help:"requests of a service that may wait for a ready backend while there is none; 0: off"`
+	QueueTimeout time.Duration `env:"QUEUE_TIMEOUT" envDefault:"10s" min:"1ms" help:"how long a request waits in all, then 503"`
 
 	ConnectTimeout   time.Duration `env:"CONNECT_TIMEOUT" envDefault:"1s" min:"1ms" help:"dial"`
 	ReadTimeout      time.Duration `env:"READ_TIMEOUT" envDefault:"60s" min:"1ms" help:"to the response header (then 504), and between two reads of the body (then the response is aborted); never for upgrades and event streams"`

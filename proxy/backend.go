@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"longshore/balancer"
 	"longshore/discovery"
@@ -23,11 +24,45 @@ type Backend struct {
 	pool *upstream.Pool
 	*counters
 
-	watched atomic.Bool // health wants to hear of the next answer: after a trial begins or an attempt fails
+	window  window        // for requests that waited for it
+	watched atomic.Bool   // health wants to hear of the next answer: after a trial begins or an attempt fails
+	leaving chan struct{} // closed, by the Router, when its container is stopping or gone
+	paused  bool          // guarded by the Router's mu
 }
 
-func newBackend(e discovery.Endpoint, o upstream.Options, c *counters) *Backend {
-	return &Backend{key: e.Key, addr: e.Addr, pool: upstream.NewPool(e.Addr, o), counters: c}
+func newBackend(e discovery.Endpoint, pool *upstream.Pool, c *counters) *Backend {
+	return &Backend{key: e.Key, addr: e.Addr, pool: pool, counters: c, leaving: make(chan struct{})}
+}
+
+// leaves reports whether its container is stopping or gone, as far as is known. Unless cancel is nil it
+// waits verdictTime to find out, and not longer than until cancel.
+func (b *Backend) leaves(cancel <-chan struct{}) bool {
+	select {
+	case <-b.leaving:
+		return true
+	default:
+	}
+	if cancel == nil {
+		return false
+	}
+	timer := time.NewTimer(verdictTime)
+	defer timer.Stop()
+	select {
+	case <-b.leaving:
+		return true
+	case <-timer.C:
+	case <-cancel:
+	}
+	return false
+}
+
+// leave says that the container is stopping or gone. Only the Router calls it, with its mu held.
+func (b *Backend) leave() {
+	select {
+	case <-b.leaving:
+	default:
+		close(b.leaving)
+	}
 }
 
 // A Reason is why an attempt failed, as metrics name it.
@@ -37,6 +72,7 @@ const (
 	Refused     Reason = iota // connection refused, or nothing at that address
 	DialTimeout               // no connection within CONNECT_TIMEOUT
 	Gone                      // the container stopped while the attempt was under way
+	Paused                    // it was paused, and the attempt could go elsewhere
 	Broken                    // the connection broke before the response began
 	Timeout                   // no response within READ_TIMEOUT
 	Malformed                 // the response was not HTTP
@@ -46,8 +82,12 @@ const (
 )
 
 func (r Reason) String() string {
-	return [...]string{"refused", "dial_timeout", "gone", "broken", "timeout", "malformed", "truncated", "stale"}[r]
+	return [...]string{"refused", "dial_timeout", "gone", "paused", "broken", "timeout", "malformed", "truncated", "stale"}[r]
 }
+
+// free reports whether an attempt failed for what was done to its container: that is no sign of overload,
+// and repeating the request spends nothing.
+func (r Reason) free() bool { return r == Gone || r == Paused }
 
 // Reasons lists all reasons.
 func Reasons() []Reason {
@@ -65,6 +105,8 @@ func reasonOf(err *upstream.Error) Reason {
 	switch {
 	case errors.Is(err, errGone):
 		return Gone
+	case errors.Is(err, errPaused):
+		return Paused
 	case err.Phase == upstream.Dial && timeout:
 		return DialTimeout
 	case err.Phase == upstream.Dial:
@@ -78,10 +120,10 @@ func reasonOf(err *upstream.Error) Reason {
 }
 
 // outcomeOf says what health should hear of a failed attempt. Nothing is said of a container that is
-// gone: Docker has said it.
+// gone or paused: Docker has said it.
 func outcomeOf(err *upstream.Error, r Reason) (o health.Outcome, tell bool) {
 	switch r {
-	case Gone:
+	case Gone, Paused:
 		return 0, false
 	case Refused:
 		for _, certain := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH} {

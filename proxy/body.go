@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -14,19 +13,28 @@ import (
 // that must be: the answer would be lost in a reset.
 const lingerTime = 500 * time.Millisecond
 
+// maxReplay is how much of a request's body is kept, so that it can be sent again, or waited with.
+const maxReplay = 64 << 10
+
 var errBodyDetached = errors.New("the request is over")
 
-// A clientBody is the body of a client's request. The uploader of an attempt reads it, in its own
-// goroutine, and may still be at it when the response has ended: detach is what ends that.
+// A clientBody is the body of a client's request. Attempts read it, each from the beginning, in a
+// goroutine of their own that may still be at it when its attempt has failed, or the response has ended:
+// rewind and detach are what ends that. What is read is kept up to maxReplay bytes.
 type clientBody struct {
 	in       *http.Request
 	trailers http.Header // what the backend will be sent; filled at the end of the body
+	repeat   bool        // the request may be sent again after its body was: attempts keep what they read
 
-	mu       sync.Mutex // held while reading, and guards the following
-	left     int64      // bytes still allowed; negative: no limit
-	detached bool
+	reading sync.Mutex // held while reading from the client, and guards the following
+	left    int64      // bytes still allowed; negative: no limit
 
-	end atomic.Pointer[error] // io.EOF after the last byte, else why reading failed
+	mu       sync.Mutex // never held while waiting for the client; guards the following
+	kept     []byte     // the body from its first byte on, unless dropped
+	dropped  bool       // more was read than is kept, or nobody wants it again
+	turn     int        // whose reads count: those of earlier turns end
+	detached bool       //
+	end      error      // io.EOF after the last byte, else why reading failed; nil: there is more
 }
 
 // open prepares to read r's body, at most max bytes of it; 0: no limit.
@@ -41,12 +49,82 @@ func (b *clientBody) open(r *http.Request, max int64) {
 	}
 }
 
-func (b *clientBody) Read(p []byte) (int, error) {
+// reader reads the body from its beginning, for the present turn.
+func (b *clientBody) reader() *bodyReader {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.detached {
-		return 0, errBodyDetached
+	return &bodyReader{body: b, keep: b.repeat, turn: b.turn}
+}
+
+// rewind ends the reads of earlier attempts, and reports whether there can be another one: nothing was
+// read that is not kept, and reading has not failed.
+func (b *clientBody) rewind() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.replayableLocked() {
+		return false
 	}
+	b.turn++
+	return true
+}
+
+func (b *clientBody) replayable() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.replayableLocked()
+}
+
+func (b *clientBody) replayableLocked() bool {
+	return !b.dropped && (b.end == nil || b.end == io.EOF)
+}
+
+// fill reads ahead as much as can be kept, while the request waits for a backend: the server notices that
+// a client has left only once the body is read. It tells failed when the client's body cannot be read, and
+// ends at the next rewind.
+func (b *clientBody) fill(failed chan<- error) {
+	r := b.reader()
+	r.keep = true
+	buf := bufferPool.Get().(*[32 << 10]byte)
+	defer bufferPool.Put(buf)
+	for b.room() {
+		if _, err := r.Read(buf[:]); err != nil {
+			if err != io.EOF && err != errBodyDetached {
+				failed <- err
+			}
+			return
+		}
+	}
+}
+
+// room reports whether more of the body can be kept.
+func (b *clientBody) room() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.dropped && len(b.kept) < maxReplay
+}
+
+// failure is why the body could not be read; nil, or io.EOF, if it could.
+func (b *clientBody) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.end
+}
+
+// whole reports whether all of the body was read.
+func (b *clientBody) whole() bool { return b.failure() == io.EOF }
+
+// detach ends a Read under way and waits for it, so that nothing touches the body afterwards.
+func (b *clientBody) detach(w http.ResponseWriter) {
+	http.NewResponseController(w).SetReadDeadline(time.Now())
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.detached = true
+}
+
+// read reads from the client.
+func (b *clientBody) read(p []byte) (int, error) {
 	n, err := b.in.Body.Read(p)
 	if b.left >= 0 {
 		if b.left -= int64(n); b.left < 0 {
@@ -56,28 +134,74 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	if err == io.EOF && b.trailers != nil {
 		maps.Copy(b.trailers, b.in.Trailer) // the server has put them there by now
 	}
+	return n, err
+}
+
+// A bodyReader is one attempt's view of the body.
+type bodyReader struct {
+	body *clientBody
+	keep bool // what it reads, as far as there is room
+	turn int
+	off  int // read so far, as long as all is kept
+}
+
+func (r *bodyReader) Read(p []byte) (int, error) {
+	b := r.body
+	if n, err, done := r.known(p); done {
+		return n, err
+	}
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	if n, err, done := r.known(p); done { // the read of an earlier turn was under way
+		return n, err
+	}
+	n, err := b.read(r.space(p))
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.dropped {
+		b.kept = append(b.kept, p[:n]...)
+	}
+	r.off += n
 	if err != nil {
-		b.end.Store(&err)
+		b.end = err
 	}
 	return n, err
 }
 
-// Close leaves the body to the server, which closes it at the end of the request.
-func (b *clientBody) Close() error { return nil }
-
-// whole reports whether all of the body was read.
-func (b *clientBody) whole() bool {
-	end := b.end.Load()
-	return end != nil && *end == io.EOF
-}
-
-// detach ends a Read under way and waits for it, so that nothing touches the body afterwards.
-func (b *clientBody) detach(w http.ResponseWriter) {
-	http.NewResponseController(w).SetReadDeadline(time.Now())
+// known reads what needs no waiting for the client.
+func (r *bodyReader) known(p []byte) (n int, err error, done bool) {
+	b := r.body
 	b.mu.Lock()
-	b.detached = true
-	b.mu.Unlock()
+	defer b.mu.Unlock()
+	switch {
+	case b.detached || r.turn != b.turn:
+		return 0, errBodyDetached, true
+	case !b.dropped && r.off < len(b.kept):
+		n = copy(p, b.kept[r.off:])
+		r.off += n
+		return n, nil, true
+	}
+	return 0, b.end, b.end != nil
 }
+
+// space is how much of p may be read into now. What does not fit is dropped, unless this is the read of an
+// earlier turn by now: the next one needs what it brings.
+func (r *bodyReader) space(p []byte) []byte {
+	b := r.body
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.turn == b.turn && (!r.keep || len(b.kept) >= maxReplay) {
+		b.dropped, b.kept = true, nil
+	}
+	if b.dropped {
+		return p
+	}
+	return p[:min(len(p), maxReplay-len(b.kept))]
+}
+
+// Close leaves the body to the server, which closes it at the end of the request.
+func (r *bodyReader) Close() error { return nil }
 
 // linger limits how long the server reads a body to its end that nobody wanted, before the answer if it
 // means to keep the connection, after it otherwise. It sets no limit itself.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"log"
@@ -18,8 +19,17 @@ import (
 	"longshore/internal/upstream"
 )
 
-// maxAttempts bounds how often a request that may have reached an application is sent.
+// maxAttempts bounds how often a request that may have reached an application is sent, not counting what
+// Docker or the user did to its backend.
 const maxAttempts = 3
+
+// minBudget is how many requests of a service may be on a repeated attempt at a time; where there are
+// many, a fifth of those in flight may.
+const minBudget = 3
+
+// verdictTime is how long a request that may be repeated, but no more at its backend's expense, waits to
+// hear whether the container is stopping. Docker says so some milliseconds after the connection broke.
+const verdictTime = time.Second
 
 // statusClientClosed is nginx's 499: the client left before there was a response.
 const statusClientClosed = 499
@@ -28,6 +38,9 @@ var (
 	errNoBackend = errors.New("no backend is ready")
 	errTooLarge  = errors.New("request body too large")
 )
+
+// always is Movable for requests that can be sent again at any time.
+func always() bool { return true }
 
 // An exchange is one request on the general path: it is what httputil.ReverseProxy writes the
 // response to, and the transport it sends the request with. It is used by one goroutine, the
@@ -42,12 +55,16 @@ type exchange struct {
 
 	body    clientBody
 	hasBody bool
-	shared  bool // an uploader reads the body, or did
+	shared  bool // somebody else reads the body, or did
 
-	backend *Backend // holds a reservation until the end; nil: none
-	tried   []*balancer.Load
-	sent    int    // attempts that may have reached an application
-	via     string // addresses of all attempts, as nginx's $upstream_addr
+	backend   *Backend         // holds a reservation until the end; nil: none
+	tried     []*balancer.Load // not to be had again
+	attempts  int              //
+	sent      int              // those that may have reached an application, at the backend's expense
+	repeating bool             // counts in the retry budget
+	admitted  bool             // the attempt under way holds a place in its backend's window
+	until     time.Time        // how long it may wait for a backend; zero: has not waited yet
+	via       string           // addresses of all attempts, as nginx's $upstream_addr
 
 	response   *upstream.Body
 	switched   io.Closer // of a 101 response: the backend's connection
@@ -93,9 +110,10 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 		return
 	}
 	if x.hasBody {
+		x.body.repeat = upstream.IsIdempotent(r.Method)
 		x.body.open(r, int64(s.spec.Settings.MaxBody))
 		in := *r // the server must go on seeing its own body: it looks at how far that was read
-		in.Body = &x.body
+		in.Body = x.body.reader()
 		r = &in
 	}
 	x.proxy.ServeHTTP(x, r)
@@ -109,6 +127,12 @@ func (x *exchange) end() {
 			b.failures[Truncated].Add(1)
 		}
 		b.Release()
+	}
+	if x.svc != nil {
+		if x.repeating {
+			x.svc.group.retrying.Add(-1)
+		}
+		x.svc.group.queue.release(x.svc.newest) // its place may be what somebody waits for
 	}
 	if x.switched != nil {
 		x.switched.Close() // ReverseProxy does not when it refuses to switch
@@ -127,33 +151,36 @@ func (x *exchange) end() {
 	exchanges.Put(x)
 }
 
-// RoundTrip finds a backend that answers: it picks, sends, and decides what a failure means.
+// RoundTrip finds a backend that answers: it picks or waits, sends, and decides what a failure means.
 func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	last := errNoBackend // or why the last backend failed that was sent the request
 	var reason Reason    // of the last failure
 	for {
 		b := x.pick()
 		if b == nil {
-			// Parking belongs here: if nothing reached an application, the request can wait for a backend.
-			return nil, last
+			var err error
+			if b, err = x.park(req.Context()); err == errNoBackend {
+				return nil, last
+			} else if err != nil {
+				return nil, err
+			}
 		}
-		if len(x.tried) > 1 {
+		if x.take(b); x.attempts > 1 {
 			x.svc.group.retries[reason].Add(1)
 		}
-		res, err := b.pool.RoundTrip(req)
+		res, err := x.send(b, req, false)
 		if x.wasStale(err, req) {
 			x.svc.group.retries[Stale].Add(1)
-			res, err = b.pool.RoundTripFresh(req)
+			res, err = x.send(b, req, true)
 		}
 		if err == nil {
-			x.shared = x.hasBody
 			x.answered(b, res)
 			return res, nil
 		}
 		b.Release()
+		x.leaveWindow(b, false)
 		failure := err.(*upstream.Error)
 		if !failure.Unsent {
-			x.shared = x.hasBody
 			last = err
 		}
 		var again bool
@@ -163,31 +190,136 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
+// send makes one attempt.
+func (x *exchange) send(b *Backend, req *http.Request, fresh bool) (*http.Response, error) {
+	a := upstream.Attempt{Fresh: fresh}
+	if upstream.IsIdempotent(req.Method) {
+		a.Movable = always
+	}
+	if x.hasBody {
+		req.Body = x.body.reader()
+		if a.Movable != nil {
+			a.Movable = x.body.replayable
+		}
+	}
+	res, err := b.pool.Send(req, a)
+	if failure, ok := err.(*upstream.Error); !ok || !failure.Unsent {
+		x.shared = x.hasBody
+	}
+	return res, err
+}
+
 // bodyRemains reports whether the body is not known to be read to its end, though reading has begun.
 // Then the connection must be closed after the answer: where the next request begins is not known, and
 // what comes could be smuggled (RFC 9112, 11.2). It also keeps the server from waiting for the rest
 // before it sends the answer.
 func (x *exchange) bodyRemains() bool { return x.shared && !x.body.whole() }
 
-// pick reserves a backend that this request has not had, of the newest snapshot.
+// pick reserves a backend that this request has not had, of the newest snapshot; nil: there is none, or
+// others were waiting for it first.
 func (x *exchange) pick() *Backend {
 	svc := x.svc
-	if len(x.tried) > 0 {
-		if svc = svc.router.Table().byName(svc.spec.Name); svc == nil {
+	if svc.group.queue.length.Load() > 0 {
+		return nil
+	}
+	if x.attempts > 0 {
+		if svc = svc.newest(); svc == nil {
 			return nil
 		}
 	}
-	b := svc.pick(balancer.Query{Tried: x.tried})
-	if b == nil {
-		return nil
-	}
+	return svc.pick(balancer.Query{Tried: x.tried})
+}
+
+// take notes that the next attempt is with b.
+func (x *exchange) take(b *Backend) {
 	b.requests.Add(1)
+	x.attempts++
 	x.tried = append(x.tried, &b.Load)
 	if x.via != "" {
 		x.via += ", "
 	}
 	x.via += b.addr
-	return b
+}
+
+// park waits until the request is granted a backend, and returns that with a reservation. Otherwise it
+// returns errNoBackend, or what is wrong with the client.
+func (x *exchange) park(ctx context.Context) (*Backend, error) {
+	q, settings := &x.svc.group.queue, x.svc.spec.Settings
+	now := time.Now()
+	first := x.until.IsZero()
+	if first {
+		x.until = now.Add(settings.QueueTimeout)
+	}
+	if settings.Queue == 0 || !now.Before(x.until) || !x.svc.hope(now) {
+		return nil, errNoBackend
+	}
+	w := q.join(x.start, x.tried, settings.Queue)
+	if w == nil {
+		return nil, errNoBackend
+	}
+	if first {
+		q.total.Add(1)
+	}
+	q.release(x.svc.newest) // one may have become ready just now
+	unreadable := make(chan error, 1)
+	if x.hasBody {
+		x.shared = true
+		go x.body.fill(unreadable)
+	}
+	b, err := x.wait(ctx, w, unreadable)
+	if b == nil {
+		if b = q.leave(w); b == nil {
+			return nil, err
+		}
+		if err != errNoBackend { // the client's doing
+			b.Release()
+			b.window.leave(false)
+			q.release(x.svc.newest)
+			return nil, err
+		}
+	}
+	x.tried, x.admitted = w.tried, true
+	if x.hasBody && !x.body.rewind() {
+		b.Release()
+		x.leaveWindow(b, false)
+		return nil, &upstream.Error{Phase: upstream.Client, Err: x.body.failure()}
+	}
+	return b, nil
+}
+
+// wait returns when w is granted a backend, or has waited in vain.
+func (x *exchange) wait(ctx context.Context, w *waiter, unreadable <-chan error) (*Backend, error) {
+	q := &x.svc.group.queue
+	timer := time.NewTimer(min(again, time.Until(x.until)))
+	defer timer.Stop()
+	for {
+		select {
+		case b := <-w.granted:
+			return b, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case err := <-unreadable:
+			return nil, &upstream.Error{Phase: upstream.Client, Err: err}
+		case <-x.server.lastCall:
+			return nil, errNoBackend
+		case now := <-timer.C:
+			if !now.Before(x.until) || !x.svc.hope(now) {
+				return nil, errNoBackend
+			}
+			q.forget(w)
+			q.release(x.svc.newest)
+			timer.Reset(min(again, x.until.Sub(now)))
+		}
+	}
+}
+
+// leaveWindow gives back the place that a request from the queue had, and lets the next ones go.
+func (x *exchange) leaveWindow(b *Backend, answered bool) {
+	if x.admitted {
+		x.admitted = false
+		b.window.leave(answered)
+		x.svc.group.queue.release(x.svc.newest)
+	}
 }
 
 // wasStale reports whether an attempt failed because a kept-alive connection was closed at this very
@@ -200,37 +332,66 @@ func (x *exchange) wasStale(err error, req *http.Request) bool {
 }
 
 // mayRepeat reports whether a request that an application may have had can be sent again: its method
-// allows it, and there is no body that has been read.
+// allows it, and its body, of which the reads so far end, is there from the beginning.
 func (x *exchange) mayRepeat(req *http.Request) bool {
-	return !x.hasBody && upstream.IsIdempotent(req.Method)
+	return upstream.IsIdempotent(req.Method) && (!x.hasBody || x.body.rewind())
 }
 
 // judge counts a failed attempt, tells health, and decides whether the request may go to another
-// backend: always when nothing was sent, whatever the method; once something was, only when the
-// method allows it and there is no body to send again. This is the one place that decides where a request goes on;
+// backend. Always, when nothing was sent, whatever the method. Once something was, only when method and
+// body allow it: freely when its container was stopped or paused under it, else within limits that keep
+// a sick service from being asked ever more. This is the one place that decides where a request goes on;
 // wasStale comes before it, since what it finds is no failure of the backend.
 func (x *exchange) judge(b *Backend, err *upstream.Error, req *http.Request) (again bool, reason Reason) {
 	if err.Phase == upstream.Client || req.Context().Err() != nil {
 		return false, 0 // the client's doing
 	}
 	reason = reasonOf(err)
+	if reason == Broken && b.leaves(nil) {
+		reason = Gone
+	}
+	movable := err.Unsent || (err.Phase == upstream.Send || reason.free()) && x.mayRepeat(req)
+	if movable && !err.Unsent && !reason.free() {
+		if x.sent++; x.sent >= maxAttempts || !x.repeat() {
+			if movable = reason == Broken && b.leaves(req.Context().Done()); movable {
+				x.sent--
+				reason = Gone
+			}
+		}
+	}
 	b.failures[reason].Add(1)
 	if outcome, tell := outcomeOf(err, reason); tell {
+		b.Penalize()
 		b.watched.Store(true)
 		x.svc.router.report(b.key, outcome)
 	}
-	if err.Unsent {
-		return true, reason
+	return movable, reason
+}
+
+// repeat takes a place in the retry budget: 20 % of the requests in flight, at least minBudget.
+func (x *exchange) repeat() bool {
+	if x.repeating {
+		return true
 	}
-	if reason != Gone { // a failover that Docker announced is free
-		x.sent++
+	g, limit := x.svc.group, int64(minBudget)
+	if svc := x.svc.newest(); svc != nil {
+		limit = max(limit, svc.inFlight()/5)
 	}
-	return err.Phase == upstream.Send && x.mayRepeat(req) && x.sent < maxAttempts, reason
+	if g.retrying.Add(1) > limit {
+		g.retrying.Add(-1)
+		return false
+	}
+	x.repeating = true
+	return true
 }
 
 // answered takes a response from a backend.
 func (x *exchange) answered(b *Backend, res *http.Response) {
 	x.backend = b
+	x.leaveWindow(b, true)
+	if res.StatusCode >= 500 {
+		b.Penalize()
+	}
 	if b.watched.Load() {
 		b.watched.Store(false)
 		x.svc.router.report(b.key, health.Answered)

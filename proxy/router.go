@@ -21,15 +21,20 @@ import (
 	"longshore/internal/upstream"
 )
 
-// errGone is why exchanges fail whose container stopped, or lost its address.
-var errGone = errors.New("the container is gone")
+// Why exchanges fail through no fault of theirs.
+var (
+	errGone   = errors.New("the container is gone") // it stopped, or lost its address
+	errPaused = errors.New("the container is paused")
+)
 
 // A Router turns what exists and what is well into Tables. Its methods may be called by any
 // goroutine.
 type Router struct {
-	report func(health.Key, health.Outcome)
-	log    *slog.Logger
-	table  atomic.Pointer[Table] // never nil; stored under mu
+	report  func(health.Key, health.Outcome)
+	log     *slog.Logger
+	started time.Time
+	first   chan struct{}         // closed when a State has been applied
+	table   atomic.Pointer[Table] // never nil; stored under mu
 
 	mu       sync.Mutex // serializes writers and guards the following
 	state    discovery.State
@@ -37,7 +42,16 @@ type Router struct {
 	backends map[discovery.Key]*Backend // those with an address, carried from table to table
 	groups   map[string]*group          // by service name
 	owners   map[discovery.Key][]string // the services that a backend belongs to
+	missed   []missed                   // services that have left the State a short while ago
 	unrouted *group                     // requests that no route is for
+}
+
+// A missed is a service that has left the State, as a container does whose labels say that it is one. Its
+// routes stay for as long as there is hope that it comes back: until then a request for it waits, and is
+// answered 503 rather than 404.
+type missed struct {
+	discovery.Service
+	until time.Time
 }
 
 // NewRouter returns a Router with an empty Table. The data path tells report what it saw of each
@@ -49,6 +63,8 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 	r := &Router{
 		report:   report,
 		log:      log,
+		started:  time.Now(),
+		first:    make(chan struct{}),
 		status:   make(map[discovery.Key]health.Status),
 		backends: make(map[discovery.Key]*Backend),
 		groups:   make(map[string]*group),
@@ -74,28 +90,89 @@ func (r *Router) Apply(s discovery.State) {
 		r.mu.Unlock()
 		return
 	}
+	now := time.Now()
+	r.missLocked(s, now)
 	r.state = s
-	gone := r.adoptLocked(s, time.Now())
-
-	t := &Table{applied: true, routes: old.routes, services: make([]*Service, len(s.Services)), skipped: s.Skipped}
-	if !old.applied || !sameRoutes(old.services, s.Services) {
-		t.routes = newRoutes(s.Services)
+	gone := r.adoptLocked(s, now)
+	t := r.swapLocked(old)
+	// Only now, so that a request that fails with its backend finds the table without it.
+	for _, b := range gone {
+		b.leave()
+		b.pool.Close(errGone)
 	}
-	for i, spec := range s.Services {
+	r.settleLocked(old, t)
+	if !old.applied {
+		close(r.first)
+	}
+	r.mu.Unlock()
+	r.tell(old, t)
+}
+
+// swapLocked builds the table of the present state and shows it.
+func (r *Router) swapLocked(old *Table) *Table {
+	specs := slices.Clone(r.state.Services)
+	for _, m := range r.missed {
+		specs = append(specs, m.Service) // behind, so that whoever has the route now comes first
+	}
+	t := &Table{applied: true, routes: old.routes, services: make([]*Service, len(specs)), skipped: r.state.Skipped}
+	if !old.applied || !sameRoutes(old.services, specs) {
+		t.routes = newRoutes(specs)
+	}
+	for i, spec := range specs {
 		if was := old.byName(spec.Name); was != nil && reflect.DeepEqual(was.spec, spec) {
 			t.services[i] = was
 			continue
 		}
-		t.services[i] = r.buildLocked(spec)
+		t.services[i] = r.buildLocked(spec, old)
 	}
 	t.since = time.Now()
 	r.table.Store(t)
-	// Only now, so that a request that fails with its backend finds the table without it.
-	for _, b := range gone {
-		b.pool.Close(errGone)
+	return t
+}
+
+// missLocked notes which services are not in the next state, and for how long they are missed.
+func (r *Router) missLocked(next discovery.State, now time.Time) {
+	names := make(map[string]bool, len(next.Services))
+	for _, s := range next.Services {
+		names[s.Name] = true
 	}
-	r.mu.Unlock()
-	r.tell(old, t)
+	r.missed = slices.DeleteFunc(r.missed, func(m missed) bool { return names[m.Name] || !now.Before(m.until) })
+	for _, s := range r.state.Services {
+		if !names[s.Name] {
+			s.Endpoints, s.Expected = nil, false
+			r.missed = append(r.missed, missed{s, now.Add(hopeful)})
+			time.AfterFunc(hopeful, r.forget)
+		}
+	}
+}
+
+// forget drops the services that have been missed for long enough.
+func (r *Router) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.missLocked(r.state, time.Now())
+	old := r.table.Load()
+	r.settleLocked(old, r.swapLocked(old))
+}
+
+// settleLocked does what follows from a new table: who waits gets what has become ready, and what cannot
+// go on with a paused container goes elsewhere.
+func (r *Router) settleLocked(old, now *Table) {
+	for _, s := range now.services {
+		if old.byName(s.spec.Name) == s {
+			continue
+		}
+		for _, m := range s.members {
+			if m.backend != nil && m.endpoint.Stopping {
+				m.backend.leave()
+			}
+			if m.backend != nil && m.endpoint.Paused {
+				m.backend.pool.Pause(errPaused, len(s.tiers) > 0)
+			}
+		}
+		s.group.queue.changed()
+		s.group.queue.release(s.newest)
+	}
 }
 
 // adoptLocked brings backends, owners, counters and statuses in line with a state, and returns the
@@ -103,6 +180,7 @@ func (r *Router) Apply(s discovery.State) {
 func (r *Router) adoptLocked(s discovery.State, now time.Time) (gone []*Backend) {
 	owners := make(map[discovery.Key][]string, len(r.owners))
 	live := make(map[discovery.Key]*Backend, len(r.backends))
+	pools := make(map[*upstream.Pool]bool, len(r.backends))
 	for _, spec := range s.Services {
 		opts := poolOptions(spec.Settings)
 		g := r.groups[spec.Name]
@@ -119,16 +197,18 @@ func (r *Router) adoptLocked(s discovery.State, now time.Time) (gone []*Backend)
 			}
 			b := r.backends[e.Key]
 			if b == nil || b.addr != e.Addr {
-				b = newBackend(e, opts, c)
+				b = newBackend(e, r.poolLocked(e, opts), c)
 			}
+			b.paused = e.Paused
 			b.pool.SetOptions(opts)
 			live[e.Key] = b
+			pools[b.pool] = true
 		}
 		g.forgetLocked(now)
 	}
 	maps.DeleteFunc(r.groups, func(_ string, g *group) bool { return now.Sub(g.left) > memory })
 	for k, b := range r.backends {
-		if live[k] != b {
+		if live[k] != b && !pools[b.pool] {
 			gone = append(gone, b)
 		}
 	}
@@ -140,23 +220,40 @@ func (r *Router) adoptLocked(s discovery.State, now time.Time) (gone []*Backend)
 	return gone
 }
 
+// poolLocked makes the pool of a new backend. A container that was paused has its connections still, and
+// requests in them that have waited.
+func (r *Router) poolLocked(e discovery.Endpoint, o upstream.Options) *upstream.Pool {
+	for k, b := range r.backends {
+		if b.paused && !e.Paused && b.addr == e.Addr && k.ID == e.Key.ID && k.Port == e.Key.Port {
+			b.pool.Resume()
+			return b.pool
+		}
+	}
+	return upstream.NewPool(e.Addr, o)
+}
+
 // Mark records what is well. A status that comes before the endpoint it is about is kept for it.
 func (r *Router) Mark(k discovery.Key, s health.Status) {
 	r.mu.Lock()
+	was := r.status[k]
 	r.status[k] = s
 	names := r.owners[k]
 	if len(names) == 0 {
 		r.mu.Unlock()
 		return
 	}
+	if b := r.backends[k]; b != nil && s.State == health.Up && was.State != health.Up {
+		b.window.reset()
+	}
 	old := r.table.Load()
 	t := &Table{applied: true, routes: old.routes, services: slices.Clone(old.services), skipped: old.skipped}
 	for _, name := range names {
 		i := t.routes.names[name]
-		t.services[i] = r.buildLocked(old.services[i].spec)
+		t.services[i] = r.buildLocked(old.services[i].spec, old)
 	}
 	t.since = time.Now()
 	r.table.Store(t)
+	r.settleLocked(old, t)
 	r.mu.Unlock()
 	r.tell(old, t)
 }
@@ -211,9 +308,14 @@ func (r *Router) tell(old, now *Table) {
 	}
 }
 
-// buildLocked makes the snapshot of one service.
-func (r *Router) buildLocked(spec discovery.Service) *Service {
+// buildLocked makes the snapshot of one service, to follow the one in an old table.
+func (r *Router) buildLocked(spec discovery.Service, old *Table) *Service {
 	s := &Service{router: r, group: r.groups[spec.Name], spec: spec}
+	if was := old.byName(spec.Name); was != nil {
+		if s.left = was.left; len(was.tiers) > 0 {
+			s.left = time.Now()
+		}
+	}
 	for _, e := range spec.Endpoints {
 		status, ok := r.status[e.Key]
 		if !ok {

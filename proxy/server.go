@@ -20,10 +20,14 @@ type Server struct {
 	IdleTimeout   time.Duration  // how long a connection is kept open between requests; zero: no limit
 	MaxHeader     int            // bytes; larger ones get 431; zero: 1 MB
 	Grace         time.Duration  // how long requests in flight may take at the end; zero: none
+	Queue         int            // requests that may wait for the Router's first State; zero: none
+	QueueTimeout  time.Duration  // how long they wait
 	Record        func(*Record)  // told of each request after it; must not block; nil: nobody
 	Log           *slog.Logger   // nil: discard
 
-	active atomic.Int64 // connections that are in the middle of a request
+	active   atomic.Int64  // connections that are in the middle of a request
+	early    atomic.Int64  // requests that wait for the first State
+	lastCall chan struct{} // closed when whoever waits for a backend must be answered; set by Serve
 }
 
 // A Record is what an access log may say of one request.
@@ -51,6 +55,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
+	s.lastCall = make(chan struct{})
 	base, end := context.WithCancel(context.Background())
 	defer end() // of upgraded connections, which http.Server no longer knows
 	hs := &http.Server{
@@ -72,6 +77,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.Log.Info("stopping: no new connections, finishing what is in flight", "in_flight", s.active.Load(), "at_most", s.Grace)
+	defer time.AfterFunc(s.Grace-min(s.Grace/2, answerTime), func() { close(s.lastCall) }).Stop()
 	s.shutdown(hs)
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -82,6 +88,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // quietTime is how long nothing may be in flight until the server is taken to be done: a connection
 // that was just accepted shows its request within that, and one that a browser keeps ready does not.
 const quietTime = 100 * time.Millisecond
+
+// answerTime is how long before the end of Grace requests that still wait for a backend are answered.
+const answerTime = 500 * time.Millisecond
 
 // shutdown ends a server gracefully. http.Server.Shutdown alone waits five seconds for a connection
 // that has sent nothing.
@@ -151,15 +160,37 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	table := s.Router.Table()
+	if !table.applied { // which routes there are is not known yet
+		s.awaitFirst(r.Context())
+		table = s.Router.Table()
+	}
 	svc := table.Lookup(r.Host, r.URL.Path)
 	switch {
 	case svc != nil:
 		svc.ServeHTTP(w, r, s, start)
-	case !table.applied: // which routes there are is not known yet
+	case r.Context().Err() != nil:
+		s.refuse(w, r, statusClientClosed, start)
+	case !table.applied:
 		w.Header().Set("Retry-After", "1")
 		s.refuse(w, r, http.StatusServiceUnavailable, start)
 	default:
 		s.refuse(w, r, http.StatusNotFound, start)
+	}
+}
+
+// awaitFirst waits for the Router's first State.
+func (s *Server) awaitFirst(ctx context.Context) {
+	defer s.early.Add(-1)
+	if s.early.Add(1) > int64(s.Queue) {
+		return
+	}
+	timer := time.NewTimer(s.QueueTimeout)
+	defer timer.Stop()
+	select {
+	case <-s.Router.first:
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-s.lastCall:
 	}
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"time"
 
 	"longshore/balancer"
@@ -14,7 +15,32 @@ type Service struct {
 	group   *group
 	spec    discovery.Service
 	members []member
-	tiers   []tier // best first; none is empty
+	tiers   []tier    // best first; none is empty
+	left    time.Time // when it last had one; zero: not since the Router has known it
+}
+
+// newest is the present snapshot of this service; nil: it is no more.
+func (s *Service) newest() *Service { return s.router.Table().byName(s.spec.Name) }
+
+// hope reports whether it makes sense to wait for a backend: one is usable or may become so, since its
+// container runs; one is expected; or it is not long ago that there was one, or that we know anything.
+func (s *Service) hope(now time.Time) bool {
+	if s = s.newest(); s == nil {
+		return false
+	}
+	runs := slices.ContainsFunc(s.members, func(m member) bool { return m.backend != nil })
+	return runs || s.spec.Expected || now.Sub(s.left) < hopeful || now.Sub(s.router.started) < hopeful
+}
+
+// inFlight is how many requests are in flight or wait.
+func (s *Service) inFlight() int64 {
+	n := s.group.queue.length.Load()
+	for _, m := range s.members {
+		if m.backend != nil {
+			n += m.backend.InFlight()
+		}
+	}
+	return n
 }
 
 // A member is an endpoint with what is known of it.
@@ -108,6 +134,27 @@ func (s *Service) pick(q balancer.Query) *Backend {
 	return nil
 }
 
+// admit is pick for a request that has waited: it also takes a place in the backend's window. While those
+// of a tier are full, a worse tier is not looked at.
+func (s *Service) admit(q balancer.Query) *Backend {
+	for _, t := range s.tiers {
+		full := false
+		for i, ok := t.picker.Pick(q); ok; i, ok = t.picker.Pick(q) {
+			b := t.backends[i]
+			if b.window.enter() {
+				return b
+			}
+			b.Release()
+			full = true
+			q.Tried = append(slices.Clip(q.Tried), &b.Load)
+		}
+		if full {
+			break
+		}
+	}
+	return nil
+}
+
 // A ServiceView is what a Service shows to people and to metrics.
 type ServiceView struct {
 	Name     string
@@ -140,7 +187,7 @@ func (b BackendView) Failed() (n uint64) {
 // View reads the service as it is now.
 func (s *Service) View() ServiceView {
 	v := ServiceView{
-		Name: s.spec.Name, Routes: s.spec.Routes, Balancer: s.spec.Settings.Balancer.String(),
+		Name: s.spec.Name, Routes: s.spec.Routes, Balancer: s.spec.Settings.Balancer.String(), Parked: int(s.group.queue.length.Load()),
 		Backends: make([]BackendView, 0, len(s.members)), Stats: s.group.view(),
 	}
 	for _, m := range s.members {

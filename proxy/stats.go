@@ -9,9 +9,12 @@ import (
 // DurationBounds are the upper bounds of the request duration histogram's buckets, in seconds.
 var DurationBounds = [...]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 
-// A group is what a service has beyond its snapshots: its counters. The data path adds to atomics,
-// and who wants to know reads them.
+// A group is what a service has beyond its snapshots: the requests that wait for a backend, the retry
+// budget, and its counters. The data path adds to atomics, and who wants to know reads them.
 type group struct {
+	queue    queue
+	retrying atomic.Int64 // requests on a repeated attempt, see exchange.repeat
+
 	backends map[string]*counters // by name; guarded by the Router's mu
 	left     time.Time            // when the service was last seen in a State; guarded so too
 
@@ -70,10 +73,11 @@ type Stats struct {
 	Seconds float64            // sum of durations
 	Buckets map[float64]uint64 // cumulative, by upper bound in seconds
 	Retries [reasons]uint64    // by Reason
+	Parked  uint64             // requests that ever waited for a backend
 }
 
 func (g *group) view() Stats {
-	s := Stats{Codes: make(map[int]uint64), Buckets: make(map[float64]uint64)}
+	s := Stats{Codes: make(map[int]uint64), Buckets: make(map[float64]uint64), Parked: g.queue.total.Load()}
 	for code := range g.codes {
 		if n := g.codes[code].Load(); n > 0 {
 			s.Codes[code] = n

@@ -57,7 +57,8 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 	checker.Notify = router.Mark
 	server := &proxy.Server{
 		Router: router, Trusted: cfg.TrustedProxies, HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
-		MaxHeader: int(cfg.MaxHeader), Grace: cfg.ShutdownTimeout, Log: log,
+		MaxHeader: int(cfg.MaxHeader), Grace: cfg.ShutdownTimeout,
+		Queue: cfg.Settings.Queue, QueueTimeout: cfg.Settings.QueueTimeout, Log: log,
 	}
 	var link func() discovery.Link
 	if d, ok := source.(*docker.Source); ok {
@@ -71,6 +72,11 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 			logApplied(log, a, swapped)
 		}
 	}
+
+	// The end begins with /readyz, so that who asks it sends no more requests when the listener closes.
+	serving, endServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer endServing()
+	unready := func() {}
 
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -93,15 +99,18 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 	})
 	if cfg.Admin != "" {
 		h := &admin.Handler{Router: router, Link: link, Metrics: figures.Handler()}
-		context.AfterFunc(ctx, h.Stopping)
+		unready = h.Stopping
 		g.Go(func() error { return serveAdmin(running, cfg.Admin, h) })
 	}
+	defer context.AfterFunc(ctx, func() {
+		unready()
+		endServing()
+	})()
 	g.Go(func() error {
 		defer stop()
-		ctx, cancel := context.WithCancel(ctx)
-		defer context.AfterFunc(running, cancel)() // somebody else has failed
+		defer context.AfterFunc(running, endServing)() // somebody else has failed
 		log.Info("listening", "addr", front.Addr().String(), "admin", cfg.Admin)
-		return server.Serve(ctx, front)
+		return server.Serve(serving, front)
 	})
 	return g.Wait()
 }

@@ -100,8 +100,8 @@ func TestWrong(t *testing.T) {
 		"ACCESS_LOG=nginx":        `LONGSHORE_ACCESS_LOG="nginx": want combined, json, off`,
 		"LOG_LEVEL=loud":          `LONGSHORE_LOG_LEVEL="loud": want debug, info, warn or error`,
 		"LOG_FORMAT=xml":          `LONGSHORE_LOG_FORMAT="xml": want text, json`,
-		"QUEUE=10":                `LONGSHORE_QUEUE="10": not built yet`,
-		"QUEUE_TIMEOUT=1s":        `LONGSHORE_QUEUE_TIMEOUT="1s": not built yet`,
+		"QUEUE=-1":                `LONGSHORE_QUEUE="-1": want a whole number, at least 0`,
+		"QUEUE_TIMEOUT=0s":        `LONGSHORE_QUEUE_TIMEOUT="0s": want a duration of at least 1ms, such as 500ms or 10s`,
 		"FAST_LANE=off":           `LONGSHORE_FAST_LANE="off": not built yet`,
 	} {
 		_, _, err := Load([]string{Prefix + kv})
@@ -183,11 +183,11 @@ func TestLabels(t *testing.T) {
 }
 
 func TestWrongLabels(t *testing.T) {
-	_, _, err := ParseLabels(map[string]string{"longshore.port": "http", "longshore.health.rise": "0", "longshore.enable": "maybe", "longshore.queue": "1"}, Defaults())
+	_, _, err := ParseLabels(map[string]string{"longshore.port": "http", "longshore.health.rise": "0", "longshore.enable": "maybe", "longshore.queue": "-1"}, Defaults())
 	want := `label longshore.enable="maybe": want true or false
 label longshore.health.rise="0": want a whole number, at least 1
 label longshore.port="http": want a port from 1 to 65535
-label longshore.queue="1": not built yet`
+label longshore.queue="-1": want a whole number, at least 0`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

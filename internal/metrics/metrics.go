@@ -101,7 +101,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 			counter(retries, v.Stats.Retries[reason], v.Name, reason.String())
 		}
 		gauge(parked, float64(v.Parked), v.Name)
-		counter(parkedTotal, 0, v.Name) // nothing is parked yet
+		counter(parkedTotal, v.Stats.Parked, v.Name)
 		for name, b := range byName(v.Backends) {
 			counter(backendRequests, b.Requests, v.Name, name)
 			gauge(backendInFlight, float64(b.InFlight), v.Name, name)

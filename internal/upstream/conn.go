@@ -35,6 +35,7 @@ type conn struct {
 	// that most requests do not touch a timer; a timeout comes up to an eighth late, never early.
 	deadline time.Time
 
+	movable  func() bool           // of the Attempt; guarded by the pool's mu
 	answered atomic.Bool           // the response has begun: going down leaves it a grace; false while idle
 	cause    atomic.Pointer[error] // why abort closed it
 

@@ -39,25 +39,29 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// RoundTrip sends a request over one connection, once, and returns the response when its header has
+// An Attempt says how a request is sent once.
+type Attempt struct {
+	Fresh bool // over a new connection
+
+	// Movable reports whether the request could still be sent to another backend although it was sent to
+	// this one; nil: it could not. It matters while the backend is paused, see [Pool.Pause]. Any goroutine
+	// may call it.
+	Movable func() bool
+}
+
+// RoundTrip is Send without anything special.
+func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) { return p.Send(req, Attempt{}) }
+
+// Send sends a request over one connection, once, and returns the response when its header has
 // come. The request is the inbound one of a server: its RequestURI goes out byte for byte, and of
 // its header everything but what frames a message on this hop.
 //
 // Errors are *Error. The caller reads the response's Body to its end or closes it. Interim (1xx)
 // responses go to the Got1xxResponse hook of an httptrace.ClientTrace in the request's context.
-// req.Body is read until it ends, by another goroutine, which may still be at it when RoundTrip
+// req.Body is read until it ends, by another goroutine, which may still be at it when Send
 // returns or the response ends: who owns the body must know how to end a Read.
-func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
-	return p.roundTrip(req, false)
-}
-
-// RoundTripFresh is RoundTrip over a new connection.
-func (p *Pool) RoundTripFresh(req *http.Request) (*http.Response, error) {
-	return p.roundTrip(req, true)
-}
-
-func (p *Pool) roundTrip(req *http.Request, fresh bool) (*http.Response, error) {
-	c, err := p.get(req.Context(), time.Now(), !IsIdempotent(req.Method), fresh)
+func (p *Pool) Send(req *http.Request, a Attempt) (*http.Response, error) {
+	c, err := p.get(req.Context(), time.Now(), !IsIdempotent(req.Method), a)
 	if err != nil {
 		return nil, &Error{Phase: Dial, Unsent: true, Err: err}
 	}

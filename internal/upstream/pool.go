@@ -40,19 +40,23 @@ type Pool struct {
 	addr string
 	opts atomic.Pointer[Options]
 
-	ctx    context.Context // done when closed: ends dials
-	cancel context.CancelCauseFunc
+	mu     sync.Mutex         // guards the following
+	idle   []*conn            // most recently used last, so that the rest ages out
+	busy   map[*conn]struct{} // held by an exchange, upgraded ones included
+	dials  map[*dial]struct{} // under way
+	sweep  *time.Timer        // closes idle connections that are too old; nil: none is due
+	refuse error              // why nothing new may begin: it is paused or closed; nil: it may
+	closed bool
+}
 
-	mu    sync.Mutex         // guards the following
-	idle  []*conn            // most recently used last, so that the rest ages out
-	busy  map[*conn]struct{} // held by an exchange, upgraded ones included
-	sweep *time.Timer        // closes idle connections that are too old; nil: none is due
+// A dial is a connection being made.
+type dial struct {
+	cancel context.CancelCauseFunc
 }
 
 // NewPool returns a pool for host:port without connections.
 func NewPool(addr string, o Options) *Pool {
-	p := &Pool{addr: addr, busy: make(map[*conn]struct{})}
-	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	p := &Pool{addr: addr, busy: make(map[*conn]struct{}), dials: make(map[*dial]struct{})}
 	p.opts.Store(&o)
 	return p
 }
@@ -66,11 +70,13 @@ func (p *Pool) Close(cause error) {
 	if cause == nil {
 		cause = ErrClosed
 	}
-	p.cancel(cause)
-	cause = context.Cause(p.ctx) // the first one stays
-
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.closed {
+		p.closed = true
+		p.refuseLocked(cause)
+	}
+	cause = p.refuse // the first one stays
 	for _, c := range p.idle {
 		c.nc.Close()
 	}
@@ -88,6 +94,40 @@ func (p *Pool) Close(cause error) {
 	}
 }
 
+// Pause is for a backend that is frozen: nothing new begins, and dials fail at once with cause, since
+// they have sent nothing. With evict, so do exchanges without a response that are Movable. Everything
+// else waits for Resume. It may be repeated.
+func (p *Pool) Pause(cause error, evict bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.refuseLocked(cause)
+	for c := range p.busy {
+		if evict && !c.answered.Load() && c.movable != nil && c.movable() {
+			c.abort(cause)
+		}
+	}
+}
+
+// Resume ends a Pause.
+func (p *Pool) Resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.refuse = nil
+	}
+}
+
+// refuseLocked lets nothing begin from now on, and ends what has only begun.
+func (p *Pool) refuseLocked(cause error) {
+	p.refuse = cause
+	for d := range p.dials {
+		d.cancel(cause)
+	}
+}
+
 // Idle returns how many idle connections there are.
 func (p *Pool) Idle() int {
 	p.mu.Lock()
@@ -97,19 +137,19 @@ func (p *Pool) Idle() int {
 
 // get returns a connection that the caller holds: an idle one that is alive, or a new one. Every
 // error of get means that nothing was sent. once: the request must not be sent twice.
-func (p *Pool) get(ctx context.Context, now time.Time, once, fresh bool) (*conn, error) {
+func (p *Pool) get(ctx context.Context, now time.Time, once bool, a Attempt) (*conn, error) {
 	o := p.opts.Load()
-	if fresh {
-		return p.dial(ctx, o)
+	if a.Fresh {
+		return p.dial(ctx, o, a)
 	}
 	oldest := o.IdleTimeout
 	if once && (oldest <= 0 || oldest > staleAfter) {
 		oldest = staleAfter
 	}
 	for {
-		c := p.takeIdle(now, oldest)
+		c := p.takeIdle(now, oldest, a)
 		if c == nil {
-			return p.dial(ctx, o)
+			return p.dial(ctx, o, a)
 		}
 		if c.alive() {
 			c.reused = true
@@ -120,40 +160,52 @@ func (p *Pool) get(ctx context.Context, now time.Time, once, fresh bool) (*conn,
 }
 
 // takeIdle takes the most recently used idle connection, unless it has idled longer than oldest.
-func (p *Pool) takeIdle(now time.Time, oldest time.Duration) *conn {
+func (p *Pool) takeIdle(now time.Time, oldest time.Duration, a Attempt) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := len(p.idle)
-	if n == 0 || oldest > 0 && now.Sub(p.idle[n-1].idleSince) > oldest {
+	if n == 0 || p.refuse != nil || oldest > 0 && now.Sub(p.idle[n-1].idleSince) > oldest {
 		return nil
 	}
 	c := p.idle[n-1]
 	p.idle[n-1] = nil
 	p.idle = p.idle[:n-1]
-	p.busy[c] = struct{}{}
+	p.holdLocked(c, a)
 	return c
 }
 
-func (p *Pool) dial(ctx context.Context, o *Options) (*conn, error) {
+func (p *Pool) holdLocked(c *conn, a Attempt) {
+	c.movable = a.Movable
+	p.busy[c] = struct{}{}
+}
+
+func (p *Pool) dial(ctx context.Context, o *Options, a Attempt) (*conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(p.ctx, func() { cancel(context.Cause(p.ctx)) })()
-	d := net.Dialer{Timeout: o.ConnectTimeout}
-	nc, err := d.DialContext(ctx, "tcp", p.addr)
-	if err != nil {
-		if cause := context.Cause(p.ctx); cause != nil {
-			err = cause
+	d := &dial{cancel}
+	p.mu.Lock()
+	if p.refuse != nil {
+		defer p.mu.Unlock()
+		return nil, p.refuse
+	}
+	p.dials[d] = struct{}{}
+	p.mu.Unlock()
+
+	nc, err := (&net.Dialer{Timeout: o.ConnectTimeout}).DialContext(ctx, "tcp", p.addr)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.dials, d)
+	if cause := context.Cause(ctx); cause != nil { // the pool's, or that of the request
+		if err == nil {
+			nc.Close()
 		}
+		return nil, cause
+	}
+	if err != nil {
 		return nil, err
 	}
 	c := newConn(p, nc)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if cause := context.Cause(p.ctx); cause != nil {
-		nc.Close()
-		return nil, cause
-	}
-	p.busy[c] = struct{}{}
+	p.holdLocked(c, a)
 	return c, nil
 }
 
@@ -163,7 +215,7 @@ func (p *Pool) put(c *conn, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.busy, c)
-	if p.ctx.Err() != nil || len(p.idle) >= o.MaxIdle {
+	if p.closed || len(p.idle) >= o.MaxIdle {
 		c.nc.Close()
 		return
 	}
