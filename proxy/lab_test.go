@@ -420,9 +420,14 @@ func (p *testProxy) serve(services ...discovery.Service) {
 		}
 	}
 	p.Router.Apply(discovery.State{Services: services})
-	if p.addr != "" {
-		return
+	if p.addr == "" {
+		p.listen()
 	}
+}
+
+// listen starts to serve.
+func (p *testProxy) listen() {
+	p.t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		p.t.Fatal(err)
