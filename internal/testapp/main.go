@@ -1,7 +1,10 @@
-// Testapp is a backend for tests on the real engine. It misbehaves as the environment asks:
+// Testapp is a backend for tests and measurements on the real engine. It misbehaves as the environment asks:
 //
 //	LISTEN_AFTER  how long after its start it listens: 2s
-//	ON_TERM       exit (at once, the default) or ignore
+//	ON_TERM       exit (at once, the default), finish (listen no more, answer what is in flight, exit) or ignore
+//	EXIT_AFTER    how long after its start it crashes: 300ms
+//	EXECUTED      a directory: the X-Request-Id of each POST is appended to the file there that has the
+//	              hostname as its name, before the POST is answered
 //	PORT          5090
 //
 // It answers with its hostname, and "testapp check" is its HEALTHCHECK, which fails from a request to
@@ -10,11 +13,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -31,15 +36,28 @@ func main() {
 	}
 	started := time.Now()
 	signal.Ignore(syscall.SIGHUP)
+	port := os.Getenv("PORT")
+	if port == "" {
+		port = "5090"
+	}
+	server := &http.Server{Addr: ":" + port}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
 	go func() {
 		for range signals {
-			if os.Getenv("ON_TERM") != "ignore" {
+			switch os.Getenv("ON_TERM") {
+			case "ignore":
+			case "finish":
+				server.Shutdown(context.Background())
+				os.Exit(0)
+			default:
 				os.Exit(0)
 			}
 		}
 	}()
+	if d, err := time.ParseDuration(os.Getenv("EXIT_AFTER")); err == nil {
+		time.AfterFunc(d, func() { os.Exit(1) })
+	}
 	if d, err := time.ParseDuration(os.Getenv("LISTEN_AFTER")); err == nil {
 		time.Sleep(d)
 	}
@@ -47,7 +65,20 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	var executed *os.File
+	if dir := os.Getenv("EXECUTED"); dir != "" {
+		executed, err = os.OpenFile(filepath.Join(dir, host), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if executed != nil && r.Method == http.MethodPost {
+			if _, err := fmt.Fprintln(executed, r.Header.Get("X-Request-Id")); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+		}
 		w.Header().Set("X-Up-For", time.Since(started).String())
 		fmt.Fprintln(w, host)
 	})
@@ -64,9 +95,8 @@ func main() {
 		}
 		fmt.Fprintln(w, host)
 	})
-	port := os.Getenv("PORT")
-	if port == "" {
-		port = "5090"
+	if err := server.ListenAndServe(); err != http.ErrServerClosed {
+		log.Fatal(err)
 	}
-	log.Fatal(http.ListenAndServe(":"+port, nil))
+	select {} // the rest is up to the handler of the signal
 }
