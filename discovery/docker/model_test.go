@@ -277,6 +277,9 @@ func (b *box) endpoints() map[string]*networktypes.EndpointSettings {
 		if ip != "" {
 			e.Gateway = "172.18.0.1"
 		}
+		if b.status == "created" {
+			e.NetworkID = "" // until it starts
+		}
 		if strings.Contains(ip, ":") {
 			e.IPAddress, e.GlobalIPv6Address = "", ip
 		}
@@ -400,6 +403,9 @@ func describe(st discovery.State) string {
 		fmt.Fprintf(&b, "%s", s.Name)
 		for _, r := range s.Routes {
 			fmt.Fprintf(&b, " %s", r)
+		}
+		if s.Expected {
+			b.WriteString(" expected")
 		}
 		b.WriteString("\n")
 		for _, e := range s.Endpoints {

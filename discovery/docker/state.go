@@ -125,11 +125,13 @@ func (b *builder) nobody() string {
 // named finds who goes by a name: a compose service, else a container, else an alias in a network.
 func (b *builder) named(name string) []*container {
 	service := func(c *container) bool { return c.labels[serviceLabel] == name }
-	itself := func(c *container) bool { return c.name == name }
+	itself := func(c *container) bool { return c.name == name || c.nameToBe() == name }
 	alias := func(c *container) bool {
 		own, onHost := b.ownNetworks(), b.onHost()
 		return slices.ContainsFunc(c.nets, func(n network) bool {
-			return slices.Contains(n.aliases, name) && (onHost || slices.ContainsFunc(own, func(o network) bool { return o.id == n.id }))
+			return slices.Contains(n.aliases, name) && (onHost || slices.ContainsFunc(own, func(o network) bool {
+				return o.id == n.id || n.id == "" && o.name == n.name // it never ran
+			}))
 		})
 	}
 	for _, match := range []func(*container) bool{service, itself, alias} {
@@ -207,14 +209,23 @@ func (b *builder) byThemselves() (ps []pool) {
 	return ps
 }
 
+// nameToBe is the name of a container that compose will rename once the one that it replaces is gone:
+// until then "web" is called "04a772e39254_web". Empty for all others.
+func (c *container) nameToBe() string {
+	if id, name, ok := strings.Cut(c.name, "_"); ok && c.labels[replaceLabel] != "" && len(id) == 12 {
+		return name
+	}
+	return ""
+}
+
 // candidates are all other containers, oldest first. Those outside the scope are among them, so that
-// their users hear why they are not used.
+// their users hear why they are not used, and those of which only the creation is known.
 func (b *builder) candidates() (cs []*container) {
 	for _, c := range b.containers {
 		if c.gone || c.id == b.self || strings.EqualFold(c.labels[oneoffLabel], "true") {
 			continue
 		}
-		if c.known || c.failed != nil || !b.inScope(c) {
+		if c.known || c.failed != nil || c.expected() || !b.inScope(c) {
 			cs = append(cs, c)
 		}
 	}
@@ -259,7 +270,12 @@ func (b *builder) usable(cs []*container) (ok []*container) {
 		case c.wrong != nil:
 			b.skip(slog.LevelWarn, c.id, c.name, strings.ReplaceAll(c.wrong.Error(), "\n", "; "))
 		case !c.known:
-			b.skip(slog.LevelWarn, c.id, c.name, c.failed.Error())
+			if c.failed != nil {
+				b.skip(slog.LevelWarn, c.id, c.name, c.failed.Error())
+			}
+			if c.expected() { // its labels are known
+				ok = append(ok, c)
+			}
 		default:
 			ok = append(ok, c)
 		}
@@ -300,6 +316,10 @@ func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Se
 		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path))
 	})
 	for _, c := range p.members {
+		s.Expected = s.Expected || c.expected()
+		if !c.known {
+			continue
+		}
 		e, why := b.endpoint(c, p.port)
 		if why != "" {
 			b.skip(slog.LevelWarn, c.id, c.name, why)

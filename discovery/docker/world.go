@@ -18,6 +18,7 @@ const (
 	serviceLabel = "com.docker.compose.service"
 	numberLabel  = "com.docker.compose.container-number"
 	oneoffLabel  = "com.docker.compose.oneoff"
+	replaceLabel = "com.docker.compose.replace"
 )
 
 // A world is what is known of the engine's containers at one moment. It is a value: what is heard
@@ -60,6 +61,7 @@ type container struct {
 	failed error     // of the last inspect, nil if it was answered
 	retry  time.Time // when to ask again after it failed
 
+	coming   time.Time // was created, and is expected to start until then; zero: is not
 	run      int       // how many were seen
 	stopping time.Time // was asked to stop, and counts as stopping until then; zero: was not
 	killed   time.Time // when, by the engine's clock
@@ -125,6 +127,16 @@ func (w world) on(e event) (world, todo) {
 func (c *container) apply(e event) (ask bool) {
 	stale := !c.known || e.at().Before(c.asked)
 	switch e.action {
+	case "create":
+		// Compose v2 creates the next container before it stops the one to be replaced, so this is said
+		// before the answer is there. An old event may be of a container that has run since.
+		if c.unborn() && !c.gone {
+			c.coming = e.received.Add(comingFor)
+			if !c.known {
+				c.created = e.time // its age in its service
+			}
+		}
+		return true
 	case "kill":
 		// However old it is: inspect does not tell that a container was asked to stop.
 		if !c.hits(e) {
@@ -137,6 +149,7 @@ func (c *container) apply(e event) (ask bool) {
 		}
 		return false
 	case "die":
+		c.coming = time.Time{}
 		if c.hits(e) {
 			c.ended("exited", e.exitCode)
 		}
@@ -168,7 +181,19 @@ func (c *container) apply(e event) (ask bool) {
 		*c = container{id: c.id, gone: true, heard: c.heard}
 		return false
 	}
-	return true // create, start, connect, unpause, oom, update: only an inspect can tell
+	return true // start, connect, unpause, oom, update: only an inspect can tell
+}
+
+// comingFor is how long a container that was created may take to start and still be waited for.
+const comingFor = time.Minute
+
+// unborn reports whether a container has never run, as far as is known.
+func (c *container) unborn() bool { return c.status == "" || c.status == "created" }
+
+// expected reports whether a container that does not run will be there soon. From its start on it is so
+// until the answer to that is there: in between nobody could say what has become of it.
+func (c *container) expected() bool {
+	return !c.coming.IsZero() || c.known && c.status == "restarting"
 }
 
 // stopMargin is how long after its stop timeout a container should have been killed and reported.
@@ -216,6 +241,9 @@ func (w world) learn(a answer) (world, todo) {
 	next = *next.labelled(strings.TrimPrefix(a.found.Name, "/"), a.found.Config.Labels, w.settings)
 	next.facts = readFacts(a.found)
 	next.known, next.failed, next.retry, next.asked = true, nil, time.Time{}, a.asked
+	if !next.unborn() {
+		next.coming = time.Time{}
+	}
 	if !next.running || !next.started.Equal(c.started) {
 		next.stopping, next.lost = time.Time{}, ""
 	}
@@ -299,8 +327,9 @@ func (w world) confirmSelf() string {
 }
 
 // tick is the world at a later time. What was asked to stop and still runs is back, in the same run: it
-// may be in the middle of requests, since nobody is told of docker stop's --time. What could not be
-// inspected is asked again. next is when to call it again, zero for never.
+// may be in the middle of requests, since nobody is told of docker stop's --time. What was created and did
+// not start is waited for no longer. What could not be inspected is asked again. next is when to call it
+// again, zero for never.
 func (w world) tick(now time.Time) (_ world, ask todo, next time.Time) {
 	wake := func(t time.Time) {
 		if next.IsZero() || t.Before(next) {
@@ -312,15 +341,21 @@ func (w world) tick(now time.Time) (_ world, ask todo, next time.Time) {
 		if !c.stopping.IsZero() && !now.Before(c.stopping) {
 			change.stopping = time.Time{}
 		}
+		if !c.coming.IsZero() && !now.Before(c.coming) {
+			change.coming = time.Time{}
+		}
 		if !c.retry.IsZero() && !now.Before(c.retry) {
 			change.retry = time.Time{}
 			ask = ask.add(id)
 		}
-		if change.stopping != c.stopping || change.retry != c.retry {
+		if change.stopping != c.stopping || change.coming != c.coming || change.retry != c.retry {
 			w = w.with(&change)
 		}
 		if !change.stopping.IsZero() {
 			wake(change.stopping)
+		}
+		if !change.coming.IsZero() {
+			wake(change.coming)
 		}
 		if !change.retry.IsZero() {
 			wake(change.retry)

@@ -112,6 +112,109 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// A service says that another container of it will be there soon, before the old one is asked to stop. Each
+// step is of a container and its events are heard; "answer" lets the engine answer what was asked.
+func TestExpected(t *testing.T) {
+	const replaced = "create 04a772e39254_demo-web-1 web " // compose v2's name until the old one is gone
+	tests := []struct{ name, upstream, steps, want string }{
+		{"nothing", "web", "", ""},
+		{"created", "web", "create web-3 web", "web"},
+		{"created and inspected", "web", "create web-3 web; answer", "web"},
+		{"an event before its answer", "web", "create web-3 web; connect web-3 other", "web"},
+		{"of another service", "web, /db=db", "create web-3 web", "web"},
+		{"of no service", "web", "create x x", ""},
+		{"one-off", "web", "create web-3 web " + oneoffLabel + "=True; answer", ""},
+		{"enable=false", "web", "create web-3 web longshore.enable=false; answer", ""},
+		{"bad label", "web", "create web-3 web longshore.weight=x; answer", ""},
+		{"started, unanswered", "web", "create web-3 web; start web-3", "web"},
+		{"started", "web", "create web-3 web; start web-3; answer", ""},
+		{"ended before it was inspected", "web", "create web-3 web; start web-3; exit web-3 1", ""},
+		{"destroyed", "web", "create web-3 web; destroy web-3", ""},
+		{"for a minute", "web", "create web-3 web; wait 59s", "web"},
+		{"inspected, for a minute", "web", "create web-3 web; answer; wait 59s", "web"},
+		{"for no longer", "web", "create web-3 web; wait 61s", ""},
+		{"inspected, for no longer", "web", "create web-3 web; answer; wait 61s", ""},
+		{"in a list", "web", "create web-3 web; lost; list; answer", ""},
+		{"the event after the list", "web", "create web-3 web; list; answer; events", "web"},
+		{"the event after its start was listed", "web", "create web-3 web; start web-3; list; answer; events", ""},
+		{"the event after its end was listed", "web", "create web-3 web; start web-3; exit web-3 0; list; answer; events; answer", ""},
+		{"the event after it was found gone", "web", "create web-3 web; list; destroy web-3; answer; events", ""},
+		{"both are created", "web", "create web-3 web; create web-4 web; start web-3; answer", "web"},
+		{"replacement of a service", "web", replaced + replaceLabel + "=web-1; signal demo-web-1 15; exit demo-web-1 0; destroy demo-web-1", "web"},
+		{"replacement of a name", "demo-web-1", replaced + replaceLabel + "=web-1; exit demo-web-1 0; destroy demo-web-1; answer", "demo-web-1"},
+		{"a name with an underscore", "demo-web-1", replaced + "; exit demo-web-1 0; destroy demo-web-1; answer", ""},
+		{"alias", "api", "create x x alias=api; answer", "api"},
+		{"label", "label com.example.pool=a", "create x x com.example.pool=a", "a"},
+		{"by itself", "", "create x x longshore.host=x.example.com", "x x.example.com/"},
+		{"by itself, inspected", "", "create x x longshore.host=x.example.com; answer", "x x.example.com/"},
+		{"of another project", "", "create x x longshore.host=x.example.com " + projectLabel + "=other", ""},
+		{"restarting", "web", "crash-loop demo-web-1 1; answer", "web"},
+		{"restarted", "web", "crash-loop demo-web-1 1; answer; start demo-web-1; answer", ""},
+		{"restarting, listed", "web", "crash-loop demo-web-1 1; lost; list; answer", "web"},
+		{"stopped while restarting", "web", "crash-loop demo-web-1 1; answer; give-up demo-web-1; answer", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			look := look{upstream: test.upstream}
+			if label, ok := strings.CutPrefix(test.upstream, "label "); ok {
+				look.upstream, look.label = "", label
+			}
+			d := drive(t, demo(), world{view: look.view(t)})
+			for step := range strings.SplitSeq(test.steps, "; ") {
+				verb, arg, _ := strings.Cut(step, " ")
+				late := strings.Contains(test.steps, "; list") // events wait
+				switch verb {
+				case "":
+				case "answer":
+					d.answer()
+				case "list":
+					d.relist(false)
+				case "lost":
+					d.take()
+				case "events":
+					d.deliver()
+				case "wait":
+					wait, err := time.ParseDuration(arg)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, _, next := d.w.tick(d.now); next.IsZero() {
+						t.Error("nobody is to come back to it later")
+					}
+					d.now = d.now.Add(wait)
+					d.hear(func(w world) (world, todo) { w, ask, _ := w.tick(d.now); return w, ask })
+				case "create":
+					words := strings.Fields(arg)
+					labels := []string{projectLabel + "=demo", serviceLabel + "=" + words[1]}
+					b := d.create(words[0], append(labels, words[2:]...)...).on("demo_default")
+					if alias, ok := b.labels["alias"]; ok {
+						b.aliases = []string{alias}
+					}
+				case "give-up":
+					b := d.boxes[arg]
+					b.status = "exited"
+					d.say(b, "die", "exitCode=1")
+				default:
+					d.do(step)
+				}
+				if !late {
+					d.deliver()
+				}
+			}
+			var got []string
+			st, _ := d.w.state()
+			for _, s := range st.Services {
+				if s.Expected {
+					got = append(got, strings.TrimSuffix(s.Name+" "+s.Routes[0].String(), " /"))
+				}
+			}
+			if got := strings.Join(got, ", "); got != test.want {
+				t.Errorf("expected %q, want %q in\n%s", got, test.want, describe(st))
+			}
+		})
+	}
+}
+
 // An event that comes late does not undo what the engine said after it happened.
 func TestLateEvents(t *testing.T) {
 	for _, ops := range []string{
