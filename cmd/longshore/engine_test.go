@@ -570,20 +570,25 @@ type load struct {
 type answers []string // "200 HOSTNAME", or why there is none
 
 func (ls *longshore) startLoad(perSecond int) *load {
+	return startLoad(ls.t, perSecond, func(int) string { return ls.get("localhost", "/") })
+}
+
+// startLoad calls ask, with a number that grows, at a fixed rate.
+func startLoad(t testing.TB, perSecond int, ask func(n int) string) *load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{cancel: cancel}
-	ls.t.Cleanup(func() { l.stop() })
+	t.Cleanup(func() { l.stop() })
 	l.stopped.Go(func() {
 		tick := time.NewTicker(time.Second / time.Duration(perSecond))
 		defer tick.Stop()
-		for range 60 * perSecond { // a bound, should the test hang
+		for n := range 180 * perSecond { // a bound, should the test hang
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
 			}
 			l.stopped.Go(func() {
-				a := ls.get("localhost", "/")
+				a := ask(n)
 				l.mu.Lock()
 				defer l.mu.Unlock()
 				l.answers = append(l.answers, a)
