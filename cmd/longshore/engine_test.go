@@ -118,6 +118,39 @@ func TestEngineStopUnderLoad(t *testing.T) {
 	}
 }
 
+// TestEngineRecreate recreates all replicas there are, one and then three at once, whose app listens only
+// a second after its start: that costs the requests time and nothing else.
+func TestEngineRecreate(t *testing.T) {
+	dockertest.Engine(t)
+	for _, compose := range dockertest.Composes(t) {
+		t.Run(strings.Join(compose, " "), func(t *testing.T) {
+			p := project(t, compose, "LONGSHORE_UPSTREAM: flaskapp:5090", "", `
+    environment: {LISTEN_AFTER: 1s}
+`)
+			for _, n := range []int{1, 3} {
+				p.Run("up", "-d", "--scale", fmt.Sprint("flaskapp=", n))
+				ls := p.proxy()
+				ls.waitUp(n)
+				before := p.Containers("flaskapp")
+				load := ls.startLoad(200)
+				load.waitFor(100)
+				p.Run("up", "-d", "--force-recreate", "--no-deps", "-t", "1", "--scale", fmt.Sprint("flaskapp=", n), "flaskapp")
+				ls.waitUp(n)
+				load.waitFor(load.count() + 100)
+				answers := load.stop()
+				if bad := answers.failed(); len(bad) > 0 {
+					t.Errorf("%d of %d requests failed while %d replicas were recreated: %v", len(bad), len(answers), n, bad[:min(len(bad), 5)])
+				}
+				for _, id := range p.Containers("flaskapp") {
+					if slices.Contains(before, id) || answers.by(id[:12]) == 0 {
+						t.Errorf("replica %.12s was there before: %v; it had %d requests", id, slices.Contains(before, id), answers.by(id[:12]))
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestEngineSlowStarter checks that a replica gets no request before its app listens.
 func TestEngineSlowStarter(t *testing.T) {
 	dockertest.Engine(t)
