@@ -24,31 +24,40 @@ type Backend struct {
 	pool *upstream.Pool
 	*counters
 
-	window  window        // for requests that waited for it
-	watched atomic.Bool   // health wants to hear of the next answer: after a trial begins or an attempt fails
-	leaving chan struct{} // closed, by the Router, when its container is stopping or gone
-	paused  bool          // guarded by the Router's mu
+	window  window                        // for requests that waited for it
+	watched atomic.Bool                   // health wants to hear of the next answer: after a trial begins or an attempt fails
+	trouble atomic.Int64                  // when connections began to break, in Unix nanoseconds; 0: the last attempt was answered
+	leaving atomic.Pointer[chan struct{}] // closed when its container is stopping or gone; stored and closed with the Router's mu held
+	paused  bool                          // guarded by the Router's mu
 }
 
 func newBackend(e discovery.Endpoint, pool *upstream.Pool, c *counters) *Backend {
-	return &Backend{key: e.Key, addr: e.Addr, pool: pool, counters: c, leaving: make(chan struct{})}
+	b := &Backend{key: e.Key, addr: e.Addr, pool: pool, counters: c}
+	b.stays()
+	return b
 }
 
-// leaves reports whether its container is stopping or gone, as far as is known. Unless cancel is nil it
-// waits verdictTime to find out, and not longer than until cancel.
-func (b *Backend) leaves(cancel <-chan struct{}) bool {
+// isLeaving reports whether its container is known to be stopping or gone.
+func (b *Backend) isLeaving() bool {
 	select {
-	case <-b.leaving:
+	case <-*b.leaving.Load():
 		return true
 	default:
-	}
-	if cancel == nil {
 		return false
 	}
-	timer := time.NewTimer(verdictTime)
+}
+
+// willLeave waits to hear whether its container is stopping or gone, until verdictTime after connections
+// to it began to break, or cancel.
+func (b *Backend) willLeave(cancel <-chan struct{}) bool {
+	left := verdictTime - time.Duration(time.Now().UnixNano()-b.trouble.Load())
+	if left <= 0 {
+		return b.isLeaving()
+	}
+	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
-	case <-b.leaving:
+	case <-*b.leaving.Load():
 		return true
 	case <-timer.C:
 	case <-cancel:
@@ -56,12 +65,20 @@ func (b *Backend) leaves(cancel <-chan struct{}) bool {
 	return false
 }
 
-// leave says that the container is stopping or gone. Only the Router calls it, with its mu held.
-func (b *Backend) leave() {
-	select {
-	case <-b.leaving:
-	default:
-		close(b.leaving)
+// leaves says that its container is stopping or gone. It is called with the Router's mu held.
+func (b *Backend) leaves() {
+	if !b.isLeaving() {
+		close(*b.leaving.Load())
+	}
+}
+
+// stays says that it is not: at first, and after a container has outlived its stop timeout. It is called
+// with the Router's mu held, or before the Router has the backend.
+func (b *Backend) stays() {
+	if b.leaving.Load() == nil || b.isLeaving() {
+		leaving := make(chan struct{})
+		b.trouble.Store(0)
+		b.leaving.Store(&leaving)
 	}
 }
 

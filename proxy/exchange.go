@@ -347,13 +347,16 @@ func (x *exchange) judge(b *Backend, err *upstream.Error, req *http.Request) (ag
 		return false, 0 // the client's doing
 	}
 	reason = reasonOf(err)
-	if reason == Broken && b.leaves(nil) {
-		reason = Gone
+	if reason == Broken {
+		b.trouble.CompareAndSwap(0, time.Now().UnixNano())
+		if b.isLeaving() {
+			reason = Gone
+		}
 	}
 	movable := err.Unsent || (err.Phase == upstream.Send || reason.free()) && x.mayRepeat(req)
 	if movable && !err.Unsent && !reason.free() {
 		if x.sent++; x.sent >= maxAttempts || !x.repeat() {
-			if movable = reason == Broken && b.leaves(req.Context().Done()); movable {
+			if movable = reason == Broken && b.willLeave(req.Context().Done()); movable {
 				x.sent--
 				reason = Gone
 			}
@@ -394,6 +397,7 @@ func (x *exchange) answered(b *Backend, res *http.Response) {
 	}
 	if b.watched.Load() {
 		b.watched.Store(false)
+		b.trouble.Store(0)
 		x.svc.router.report(b.key, health.Answered)
 	}
 	switch body := res.Body.(type) {

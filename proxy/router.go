@@ -94,13 +94,13 @@ func (r *Router) Apply(s discovery.State) {
 	r.missLocked(s, now)
 	r.state = s
 	gone := r.adoptLocked(s, now)
-	t := r.swapLocked(old)
+	t, changed := r.swapLocked(old)
 	// Only now, so that a request that fails with its backend finds the table without it.
 	for _, b := range gone {
-		b.leave()
+		b.leaves()
 		b.pool.Close(errGone)
 	}
-	r.settleLocked(old, t)
+	settle(changed)
 	if !old.applied {
 		close(r.first)
 	}
@@ -108,13 +108,13 @@ func (r *Router) Apply(s discovery.State) {
 	r.tell(old, t)
 }
 
-// swapLocked builds the table of the present state and shows it.
-func (r *Router) swapLocked(old *Table) *Table {
+// swapLocked builds the table of the present state and shows it. It returns which services changed.
+func (r *Router) swapLocked(old *Table) (t *Table, changed []*Service) {
 	specs := slices.Clone(r.state.Services)
 	for _, m := range r.missed {
 		specs = append(specs, m.Service) // behind, so that whoever has the route now comes first
 	}
-	t := &Table{applied: true, routes: old.routes, services: make([]*Service, len(specs)), skipped: r.state.Skipped}
+	t = &Table{applied: true, routes: old.routes, services: make([]*Service, len(specs)), skipped: r.state.Skipped}
 	if !old.applied || !sameRoutes(old.services, specs) {
 		t.routes = newRoutes(specs)
 	}
@@ -124,10 +124,11 @@ func (r *Router) swapLocked(old *Table) *Table {
 			continue
 		}
 		t.services[i] = r.buildLocked(spec, old)
+		changed = append(changed, t.services[i])
 	}
 	t.since = time.Now()
 	r.table.Store(t)
-	return t
+	return t, changed
 }
 
 // missLocked notes which services are not in the next state, and for how long they are missed.
@@ -151,20 +152,20 @@ func (r *Router) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.missLocked(r.state, time.Now())
-	old := r.table.Load()
-	r.settleLocked(old, r.swapLocked(old))
+	r.swapLocked(r.table.Load())
 }
 
-// settleLocked does what follows from a new table: who waits gets what has become ready, and what cannot
-// go on with a paused container goes elsewhere.
-func (r *Router) settleLocked(old, now *Table) {
-	for _, s := range now.services {
-		if old.byName(s.spec.Name) == s {
-			continue
-		}
+// settle does what follows when these services are shown: who waits gets what has become ready, and what
+// cannot go on with a paused container goes elsewhere. It is called with the Router's mu held.
+func settle(changed []*Service) {
+	for _, s := range changed {
 		for _, m := range s.members {
-			if m.backend != nil && m.endpoint.Stopping {
-				m.backend.leave()
+			switch {
+			case m.backend == nil:
+			case m.endpoint.Stopping:
+				m.backend.leaves()
+			default:
+				m.backend.stays()
 			}
 			if m.backend != nil && m.endpoint.Paused {
 				m.backend.pool.Pause(errPaused, len(s.tiers) > 0)
@@ -247,13 +248,15 @@ func (r *Router) Mark(k discovery.Key, s health.Status) {
 	}
 	old := r.table.Load()
 	t := &Table{applied: true, routes: old.routes, services: slices.Clone(old.services), skipped: old.skipped}
+	var changed []*Service
 	for _, name := range names {
 		i := t.routes.names[name]
 		t.services[i] = r.buildLocked(old.services[i].spec, old)
+		changed = append(changed, t.services[i])
 	}
 	t.since = time.Now()
 	r.table.Store(t)
-	r.settleLocked(old, t)
+	settle(changed)
 	r.mu.Unlock()
 	r.tell(old, t)
 }

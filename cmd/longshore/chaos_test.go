@@ -109,7 +109,9 @@ func (c *chaos) round() {
 	replicas := c.p.Containers("flaskapp")
 	if c.random.IntN(5) == 0 {
 		for _, n := range []int{4 + c.random.IntN(2), 3} {
-			c.do("scale", true, func() { c.p.Run("up", "-d", "--no-recreate", "-t", "1", "--scale", fmt.Sprint("flaskapp=", n), "flaskapp") })
+			c.do("scale", true, func() {
+				c.p.Run("up", "-d", "--no-recreate", "-t", "1", "--scale", fmt.Sprint("flaskapp=", n), "flaskapp")
+			})
 		}
 		return
 	}
