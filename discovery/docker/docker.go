@@ -101,6 +101,7 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 	var listed time.Time // zero: not yet
 	ask := inquiry{s: s, wg: &wg, box: box, slots: make(chan struct{}, 8), busy: make(map[string]bool)}
 	timer := time.NewTimer(0)
+	var look lookout
 	w, out := world{view: s.view()}, outlet{s: s, publish: publish}
 	for {
 		select {
@@ -134,17 +135,11 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		var next time.Time
 		w, due, next = w.tick(time.Now())
 		maps.Copy(open, due)
-		if late := listed.Add(patience); !out.open && !listed.IsZero() && (next.IsZero() || late.Before(next)) {
-			next = late
+		if !out.open && !listed.IsZero() {
+			next = earliest(next, listed.Add(patience))
 		}
-		if w.onHost() && (len(w.local) == 0 || w.strange()) {
-			// Not at every event: there is an interface for each container. But again, since an interface comes
-			// a moment before or after what makes it, and the kernel's answer has gaps while others change.
-			w.local = s.prefixes()
-			if again := time.Now().Add(patience); w.strange() && (next.IsZero() || again.Before(next)) {
-				next = again
-			}
-		}
+		w.local = look.around(s, w)
+		next = earliest(next, look.again)
 		if next.IsZero() {
 			timer.Stop()
 		} else {
@@ -181,6 +176,35 @@ func (s *Source) view() view {
 	return v
 }
 
+// A lookout knows the networks of the local interfaces, which a proxy on the host needs. To ask for them
+// costs a millisecond where there is an interface for each of many containers, so it is done only when a
+// container has come to an address that lies in none of them. And then again, later and later, since an
+// interface comes a moment before or after what makes it, and the kernel's answer has gaps while others change.
+// The loop of Watch owns it.
+type lookout struct {
+	strange []string  // addresses that no interface led to at the last look
+	again   time.Time // when to look next; zero: no need
+	wait    time.Duration
+}
+
+// around returns the networks.
+func (l *lookout) around(s *Source, w world) []netip.Prefix {
+	now := time.Now()
+	due := !l.again.IsZero() && !now.Before(l.again)
+	news := slices.ContainsFunc(w.strange(w.touched), func(ip string) bool { return !slices.Contains(l.strange, ip) })
+	if !due && !news {
+		return w.local
+	}
+	if news {
+		l.wait = patience
+	}
+	w.local, l.again = s.prefixes(), time.Time{}
+	if l.strange = w.strange(slices.Collect(maps.Keys(w.containers))); len(l.strange) > 0 {
+		l.again, l.wait = now.Add(l.wait), min(2*l.wait, 30*time.Second)
+	}
+	return w.local
+}
+
 // prefixes lists the networks of the local interfaces.
 func (s *Source) prefixes() []netip.Prefix {
 	if s.local != nil {
@@ -189,7 +213,8 @@ func (s *Source) prefixes() []netip.Prefix {
 	addrs, _ := net.InterfaceAddrs()
 	var ps []netip.Prefix
 	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
+		// Each container's interface has a link-local address, where nobody else is.
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() {
 			ps = append(ps, p)
 		}
 	}
@@ -230,9 +255,9 @@ func (o *outlet) heard(e event, was, is world) {
 		switch {
 		case e.action == "connect" && (c == nil || !c.running):
 			// It is being started, and start comes when that is done.
-		case e.action == "start" && was.usable(e.id):
-			// The answer to an earlier question told already.
-			if o.s.Applied != nil && has(o.last, e.id) {
+		case was.usable(e.id):
+			// The answer to an earlier question told already, or it is connected to one more network.
+			if o.s.Applied != nil && e.action != "connect" && has(o.last, e.id) {
 				o.s.Applied(Applied{Add: true, Event: e.time, Received: e.received, Inspected: e.received})
 			}
 		default:

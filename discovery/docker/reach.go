@@ -24,23 +24,16 @@ func (w world) way(c *container) (_ way, why string) {
 		return way{}, "does not run"
 	}
 	onHost := w.onHost()
-	if c.mode == "host" {
-		return w.wayToHost(onHost)
+	owner := w.networked(c)
+	if owner == nil || !owner.known || !owner.running {
+		return way{}, fmt.Sprintf("it uses the network of container %.12s, which does not run", c.sharesWith())
 	}
-	nets, ports := c.nets, c.ports
-	if id := c.sharesWith(); id != "" {
-		owner := w.containers[id]
-		if owner == nil || !owner.known || !owner.running {
-			return way{}, fmt.Sprintf("it uses the network of container %.12s, which does not run", id)
-		}
-		if owner.mode == "host" {
-			return w.wayToHost(onHost)
-		}
-		nets, ports = owner.nets, owner.ports
+	if owner.mode == "host" {
+		return w.wayToHost(onHost)
 	}
 	own := w.ownNetworks()
 	var near []network
-	for _, n := range nets {
+	for _, n := range owner.nets {
 		if n.ip != "" && (onHost && w.isLocal(n.ip) || !onHost && slices.ContainsFunc(own, func(o network) bool { return o.id == n.id })) {
 			near = append(near, n)
 		}
@@ -50,11 +43,11 @@ func (w world) way(c *container) (_ way, why string) {
 	case n.ip != "":
 		return way{host: n.ip}, ""
 	case why == "" && !onHost:
-		return way{}, fmt.Sprintf("no network shared with the proxy: it is on %s; the proxy is on %s", list(nets), list(own))
-	case onHost && slices.ContainsFunc(ports, func(p published) bool { return p.at(w.elsewhere()) != "" }):
+		return way{}, fmt.Sprintf("no network shared with the proxy: it is on %s; the proxy is on %s", list(owner.nets), list(own))
+	case onHost && slices.ContainsFunc(owner.ports, func(p published) bool { return p.at(w.elsewhere()) != "" }):
 		return way{published: true}, ""
 	case why == "":
-		return way{}, fmt.Sprintf("no address that the host can reach: it is on %s and publishes no port", list(nets))
+		return way{}, fmt.Sprintf("no address that the host can reach: it is on %s and publishes no port", list(owner.nets))
 	}
 	return way{}, why
 }
@@ -76,11 +69,7 @@ func (w world) address(c *container, port uint16) (addr string, relay bool, why 
 		return net.JoinHostPort(v.host, strconv.Itoa(int(port))), false, ""
 	}
 	if v.published {
-		ports := c.ports
-		if owner := w.containers[c.sharesWith()]; owner != nil {
-			ports = owner.ports
-		}
-		for _, p := range ports {
+		for _, p := range w.networked(c).ports {
 			if at := p.at(w.elsewhere()); p.port == port && at != "" {
 				return at, true, ""
 			}
@@ -109,7 +98,7 @@ func (w world) wayToHost(onHost bool) (way, string) {
 // choose picks among the networks that the proxy can reach a container through. A name that the user
 // gave must be among them: to take another one silently would hide the mistake.
 func (w world) choose(c *container, near []network) (_ network, why string) {
-	project := c.labels[projectLabel]
+	project := c.project
 	named := func(name string) (network, bool) {
 		for _, full := range []string{name, project + "_" + name} {
 			if i := slices.IndexFunc(near, func(n network) bool { return n.name == full }); i >= 0 {
@@ -138,14 +127,8 @@ func (w world) choose(c *container, near []network) (_ network, why string) {
 
 // onHost reports whether the proxy has the network of a host, this one's or another.
 func (w world) onHost() bool {
-	c := w.containers[w.self]
-	if c == nil {
-		return true
-	}
-	if owner := w.containers[c.sharesWith()]; owner != nil {
-		c = owner
-	}
-	return c.mode == "host"
+	c := w.home()
+	return c == nil || c.mode == "host"
 }
 
 // elsewhere is the engine's host if that is another machine than the proxy's. Where the engine knows the
@@ -159,12 +142,9 @@ func (w world) elsewhere() string {
 
 // ownNetworks are those of the own container that work, sorted by name.
 func (w world) ownNetworks() []network {
-	c := w.containers[w.self]
+	c := w.home()
 	if c == nil {
 		return nil
-	}
-	if owner := w.containers[c.sharesWith()]; owner != nil {
-		c = owner
 	}
 	return slices.DeleteFunc(slices.Clone(c.nets), func(n network) bool { return n.name == "none" })
 }
@@ -174,14 +154,22 @@ func (w world) isLocal(ip string) bool {
 	return err == nil && w.elsewhere() == "" && slices.ContainsFunc(w.local, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// strange reports whether a container has an address that no local interface is known to lead to.
-func (w world) strange() bool {
-	for _, c := range w.containers {
-		if c.running && w.elsewhere() == "" && slices.ContainsFunc(c.nets, func(n network) bool { return n.ip != "" && !w.isLocal(n.ip) }) {
-			return true
+// strange lists addresses of containers that no local interface is known to lead to, although a proxy on
+// the engine's host has one for each network.
+func (w world) strange(ids []string) (ips []string) {
+	if !w.onHost() || w.elsewhere() != "" {
+		return nil
+	}
+	for _, id := range ids {
+		if c := w.containers[id]; c != nil && c.running {
+			for _, n := range c.nets {
+				if n.ip != "" && !w.isLocal(n.ip) {
+					ips = append(ips, n.ip)
+				}
+			}
 		}
 	}
-	return false
+	return ips
 }
 
 // at is the address of a published port, empty if it cannot be reached: what is bound to the

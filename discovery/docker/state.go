@@ -124,7 +124,7 @@ func (b *builder) nobody() string {
 
 // named finds who goes by a name: a compose service, else a container, else an alias in a network.
 func (b *builder) named(name string) []*container {
-	service := func(c *container) bool { return c.labels[serviceLabel] == name }
+	service := func(c *container) bool { return c.service == name }
 	itself := func(c *container) bool { return c.name == name || c.nameToBe() == name }
 	alias := func(c *container) bool {
 		own, onHost := b.ownNetworks(), b.onHost()
@@ -136,10 +136,7 @@ func (b *builder) named(name string) []*container {
 	}
 	for _, match := range []func(*container) bool{service, itself, alias} {
 		var found []*container
-		for _, c := range b.candidates() {
-			if !match(c) {
-				continue
-			}
+		for _, c := range b.candidates(match) {
 			if b.inScope(c) {
 				found = append(found, c)
 			} else {
@@ -156,10 +153,7 @@ func (b *builder) named(name string) []*container {
 // byLabel makes the one service of LONGSHORE_LABEL.
 func (b *builder) byLabel(l config.Selector) []pool {
 	var found []*container
-	for _, c := range b.candidates() {
-		if !l.Matches(c.labels) {
-			continue
-		}
+	for _, c := range b.candidates(func(c *container) bool { return c.chosen }) {
 		if b.inScope(c) {
 			found = append(found, c)
 		} else {
@@ -178,7 +172,8 @@ func (b *builder) byThemselves() (ps []pool) {
 	type key struct{ project, service string }
 	members := make(map[key][]*container)
 	projects := make(map[string][]string) // by service
-	for _, c := range b.candidates() {
+	labelled := func(c *container) bool { return c.said.Any || c.said.Enable == config.Off || len(c.warned) > 0 }
+	for _, c := range b.candidates(labelled) {
 		if !c.said.Any && c.said.Enable != config.Off {
 			b.warn(c) // of a label that is not known, and so chooses nothing
 			continue
@@ -188,7 +183,7 @@ func (b *builder) byThemselves() (ps []pool) {
 			continue
 		}
 		for _, c := range b.usable([]*container{c}) {
-			k := key{c.labels[projectLabel], c.labels[serviceLabel]}
+			k := key{c.project, c.service}
 			if k.service == "" {
 				k = key{service: c.name}
 			}
@@ -209,20 +204,11 @@ func (b *builder) byThemselves() (ps []pool) {
 	return ps
 }
 
-// nameToBe is the name of a container that compose will rename once the one that it replaces is gone:
-// until then "web" is called "04a772e39254_web". Empty for all others.
-func (c *container) nameToBe() string {
-	if id, name, ok := strings.Cut(c.name, "_"); ok && c.labels[replaceLabel] != "" && len(id) == 12 {
-		return name
-	}
-	return ""
-}
-
-// candidates are all other containers, oldest first. Those outside the scope are among them, so that
-// their users hear why they are not used, and those of which only the creation is known.
-func (b *builder) candidates() (cs []*container) {
+// candidates are the other containers that match, oldest first. Those outside the scope are among them, so
+// that their users hear why they are not used, and those of which only the creation is known.
+func (b *builder) candidates(match func(*container) bool) (cs []*container) {
 	for _, c := range b.containers {
-		if c.gone || c.id == b.self || strings.EqualFold(c.labels[oneoffLabel], "true") {
+		if !match(c) || c.gone || c.id == b.self || c.oneoff {
 			continue
 		}
 		if c.known || c.failed != nil || c.expected() || !b.inScope(c) {
@@ -246,8 +232,8 @@ func byAge(a, b pool) int {
 }
 
 func (b *builder) skipForeign(c *container) {
-	why := fmt.Sprintf("in project %q", c.labels[projectLabel])
-	if c.labels[projectLabel] == "" {
+	why := fmt.Sprintf("in project %q", c.project)
+	if c.project == "" {
 		why = "in no compose project"
 	}
 	b.skip(slog.LevelInfo, c.id, c.name, fmt.Sprintf("%s: only %q is looked at (LONGSHORE_PROJECT)", why, b.scope()))
@@ -293,7 +279,7 @@ func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Se
 		if newest == nil || c.running || !newest.running {
 			newest = c
 		}
-		projects[c.labels[projectLabel]] = true
+		projects[c.project] = true
 	}
 	routes := p.routes
 	if newest != nil {
@@ -332,19 +318,6 @@ func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Se
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key.ID, b.Key.ID))
 	})
 	return s
-}
-
-// title is a container's name for people, the same after it was recreated and under each compose.
-func (c *container) title(withProject bool) string {
-	service, number := c.labels[serviceLabel], c.labels[numberLabel]
-	if service == "" || number == "" {
-		return c.name
-	}
-	name := service + "-" + number
-	if withProject {
-		name = c.labels[projectLabel] + "/" + name
-	}
-	return name
 }
 
 // endpoint is a container's place in a service, or why it has none. One that does not run has a

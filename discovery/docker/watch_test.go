@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docker/docker/api/types/events"
@@ -347,6 +349,81 @@ func TestApplied(t *testing.T) {
 			t.Errorf("%s: %q, want %q", test.op, got, test.want)
 		}
 	}
+}
+
+// An answer may know what an event has yet to tell: the addition is counted then.
+func TestAppliedLate(t *testing.T) {
+	var got []Applied
+	d := drive(t, demo(), world{view: upstream(t, "web")})
+	d.play("pause demo-web-1")
+	out := outlet{s: &Source{Applied: func(a Applied) { got = append(got, a) }}, publish: func(discovery.State) {}}
+	out.tell(d.w)
+	d.do("unpause demo-web-1")
+	d.relist(true)
+	d.answer()
+	out.tell(d.w)
+	e, _ := readEvent(d.take()[0], d.now)
+	out.heard(e, d.w, d.w)
+	out.tell(d.w)
+	if len(got) != 1 || !got[0].Add {
+		t.Errorf("%+v, want one addition", got)
+	}
+}
+
+// The interfaces are looked at when a container has come to an address that none is known to lead to, and
+// then again, less and less often.
+func TestLookout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		s := &Source{local: func() []netip.Prefix {
+			looks++
+			return []netip.Prefix{netip.MustParsePrefix("172.18.0.1/16")}
+		}}
+		m := demo()
+		v := upstream(t, "web")
+		v.ownIDs = nil
+		d := drive(t, m, world{view: v})
+		var l lookout
+		around := func(what string, want int) {
+			t.Helper()
+			looks = 0
+			d.w.local = l.around(s, d.w)
+			d.w.touched = nil
+			if looks != want {
+				t.Errorf("%s: %d looks, want %d", what, looks, want)
+			}
+		}
+		d.w, _ = d.w.list(listing{asked: d.now, all: d.list()})
+		around("first list", 1)
+		around("nothing", 0)
+		touch := func(name string) { d.w.touched = []string{d.boxes[name].id} }
+		touch("demo-web-1")
+		around("a near one", 0)
+
+		b := d.service("web-3")
+		d.play("start demo-web-3")
+		b.nets["demo_default"] = "10.9.9.9"
+		d.play("update demo-web-3")
+		touch("demo-web-3")
+		around("a far one", 1)
+		touch("demo-web-3")
+		around("an event of the far one", 0)
+		for _, wait := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+			time.Sleep(wait*time.Second - time.Millisecond)
+			around("soon after", 0)
+			time.Sleep(time.Millisecond)
+			around("later", 1)
+		}
+		b.nets["demo_default"] = "10.9.9.8"
+		d.play("update demo-web-3")
+		touch("demo-web-3")
+		around("another far address", 1)
+		d.play("exit demo-web-3 0")
+		time.Sleep(time.Second)
+		around("after its end", 1)
+		time.Sleep(time.Hour)
+		around("long after its end", 0)
+	})
 }
 
 // What happens between the subscription and the list is not lost, however the two interleave.

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -11,14 +12,6 @@ import (
 
 	"longshore/discovery"
 	"longshore/internal/config"
-)
-
-const (
-	projectLabel = "com.docker.compose.project"
-	serviceLabel = "com.docker.compose.service"
-	numberLabel  = "com.docker.compose.container-number"
-	oneoffLabel  = "com.docker.compose.oneoff"
-	replaceLabel = "com.docker.compose.replace"
 )
 
 // A world is what is known of the engine's containers at one moment. It is a value: what is heard
@@ -33,6 +26,11 @@ type world struct {
 	self       string         // ID of the own container; empty: on a host
 	local      []netip.Prefix // of the local interfaces, to know what a proxy on the host can reach
 	listed     bool           // there has been a list
+
+	// What follows saves looking at every container at every event.
+	touched []string  // who changed since settle
+	sharing bool      // a container uses the network of another
+	due     time.Time // tick has nothing to do before; zero: never
 }
 
 // A view is what the user asked for, and where from.
@@ -48,12 +46,9 @@ type view struct {
 
 // A container is what is known of one container. It is never changed once it is part of a world.
 type container struct {
-	id     string
-	name   string
-	labels map[string]string
-	said   config.Labels // by its labels
-	wrong  error         // about its labels
-	warned []string      // about its labels
+	id   string
+	name string
+	badge
 
 	known bool // inspected, so that facts are valid
 	facts
@@ -108,7 +103,7 @@ func (w world) on(e event) (world, todo) {
 	}
 	next := *c
 	if !c.known && !c.gone && e.labels != nil {
-		next = *c.labelled(e.name, e.labels, w.settings)
+		next.name, next.badge = cmp.Or(e.name, c.name), w.read(e.labels, c.badge)
 	}
 	if e.received.After(next.heard) {
 		next.heard = e.received
@@ -238,7 +233,8 @@ func (w world) learn(a answer) (world, todo) {
 	case a.asked.Before(c.heard):
 		return w, todo{}.add(a.id) // it may not know of the last event
 	}
-	next = *next.labelled(strings.TrimPrefix(a.found.Name, "/"), a.found.Config.Labels, w.settings)
+	next.name = cmp.Or(strings.TrimPrefix(a.found.Name, "/"), c.name)
+	next.badge = w.read(a.found.Config.Labels, c.badge)
 	next.facts = readFacts(a.found)
 	next.known, next.failed, next.retry, next.asked = true, nil, time.Time{}, a.asked
 	if !next.unborn() {
@@ -253,6 +249,7 @@ func (w world) learn(a answer) (world, todo) {
 	}
 	w = w.with(&next)
 	if id := next.sharesWith(); id != "" {
+		w.sharing = true
 		owner := w.containers[id]
 		if owner == nil {
 			owner = &container{id: id}
@@ -278,7 +275,7 @@ func (w world) list(l listing) (world, todo) {
 			next = *c
 		}
 		if !next.known && !next.gone {
-			next = *next.labelled(nameIn(s), s.Labels, w.settings)
+			next.name, next.badge = cmp.Or(nameIn(s), next.name), w.read(s.Labels, next.badge)
 			next.status = s.State
 		}
 		containers[s.ID] = &next
@@ -294,6 +291,7 @@ func (w world) list(l listing) (world, todo) {
 		}
 	}
 	w.self = w.confirmSelf()
+	w.touched = slices.Collect(maps.Keys(containers))
 	for _, s := range l.all {
 		c := containers[s.ID]
 		switch {
@@ -331,43 +329,57 @@ func (w world) confirmSelf() string {
 // not start is waited for no longer. What could not be inspected is asked again. next is when to call it
 // again, zero for never.
 func (w world) tick(now time.Time) (_ world, ask todo, next time.Time) {
-	wake := func(t time.Time) {
-		if next.IsZero() || t.Before(next) {
-			next = t
-		}
+	past := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	if !past(w.due) {
+		return w, nil, w.due
 	}
+	w.due = time.Time{}
 	for id, c := range w.containers {
+		if !past(c.due()) {
+			w.due = earliest(w.due, c.due())
+			continue
+		}
 		change := *c
-		if !c.stopping.IsZero() && !now.Before(c.stopping) {
+		if past(c.stopping) {
 			change.stopping = time.Time{}
 		}
-		if !c.coming.IsZero() && !now.Before(c.coming) {
+		if past(c.coming) {
 			change.coming = time.Time{}
 		}
-		if !c.retry.IsZero() && !now.Before(c.retry) {
+		if past(c.retry) {
 			change.retry = time.Time{}
 			ask = ask.add(id)
 		}
-		if change.stopping != c.stopping || change.coming != c.coming || change.retry != c.retry {
-			w = w.with(&change)
-		}
-		if !change.stopping.IsZero() {
-			wake(change.stopping)
-		}
-		if !change.coming.IsZero() {
-			wake(change.coming)
-		}
-		if !change.retry.IsZero() {
-			wake(change.retry)
+		w = w.with(&change)
+	}
+	return w, ask, w.due
+}
+
+// due is when something of a container ends, zero for never.
+func (c *container) due() time.Time { return earliest(c.stopping, c.coming, c.retry) }
+
+// earliest is the first of some times; those that are zero do not count.
+func earliest(ts ...time.Time) (first time.Time) {
+	for _, t := range ts {
+		if first.IsZero() || !t.IsZero() && t.Before(first) {
+			first = t
 		}
 	}
-	return w, ask, next
+	return first
 }
 
 // settle is w with the runs counted that began since before. It stands apart from what changes
 // containers because a change of one may move another: the own one, or one that lends its network.
 func (w world) settle(before world) world {
-	for id, c := range w.containers {
+	ids := w.touched
+	if w.sharing || w.self != before.self || w.home() != before.home() || !slices.Equal(w.local, before.local) {
+		ids = slices.Collect(maps.Keys(w.containers))
+	}
+	for _, id := range ids {
+		c := w.containers[id]
+		if c == nil {
+			continue
+		}
 		now, _ := w.way(c)
 		if now == (way{}) {
 			continue
@@ -383,6 +395,7 @@ func (w world) settle(before world) world {
 			w = w.with(&next)
 		}
 	}
+	w.touched = nil
 	return w
 }
 
@@ -403,20 +416,29 @@ func (w world) with(c *container) world {
 		w.containers = make(map[string]*container)
 	}
 	w.containers[c.id] = c
+	w.touched = append(slices.Clip(w.touched), c.id)
+	w.due = earliest(w.due, c.due())
 	return w
 }
 
 // concerns reports whether a container has to be inspected. Those of other projects are judged by
 // their labels alone.
 func (w world) concerns(c *container) bool {
-	return c.id == w.self || w.inScope(c) || slices.ContainsFunc(slices.Collect(maps.Values(w.containers)),
-		func(other *container) bool { return other.sharesWith() == c.id })
+	if c.id == w.self || w.inScope(c) {
+		return true
+	}
+	for _, other := range w.containers {
+		if other.sharesWith() == c.id {
+			return true
+		}
+	}
+	return false
 }
 
 // inScope reports whether a container is of the project that is looked at.
 func (w world) inScope(c *container) bool {
 	p := w.scope()
-	return p == "*" || c.labels[projectLabel] == p
+	return p == "*" || c.project == p
 }
 
 // scope is the project that is looked at, "*" for all.
@@ -432,29 +454,26 @@ func (w world) scope() string {
 
 func (w world) ownProject() string {
 	if c := w.containers[w.self]; c != nil {
-		return c.labels[projectLabel]
+		return c.project
 	}
 	return ""
 }
 
-// labelled is c with a name and labels. Labels do not change in a container's life, so they are
-// parsed once.
-func (c *container) labelled(name string, labels map[string]string, defaults discovery.Settings) *container {
-	next := *c
-	if name != "" {
-		next.name = name
+// networked is the container whose networks one has: most have their own. The other may not be known.
+func (w world) networked(c *container) *container {
+	if id := c.sharesWith(); id != "" {
+		return w.containers[id]
 	}
-	if next.said.Weight == 0 || !maps.Equal(labels, c.labels) {
-		next.labels = labels
-		next.said, next.warned, next.wrong = config.Labels{Weight: 1, Settings: defaults}, nil, nil
-		for l := range labels {
-			if strings.HasPrefix(l, config.LabelPrefix) { // most containers have none
-				next.said, next.warned, next.wrong = config.ParseLabels(labels, defaults)
-				break
-			}
-		}
+	return c
+}
+
+// home is the container whose networks the proxy has, nil on a host.
+func (w world) home() *container {
+	c := w.containers[w.self]
+	if c == nil {
+		return nil
 	}
-	return &next
+	return cmp.Or(w.networked(c), c)
 }
 
 // sharesWith is the ID of the container whose network this one uses.

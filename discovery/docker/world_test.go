@@ -2,8 +2,10 @@ package docker
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -583,25 +585,57 @@ func TestNotes(t *testing.T) {
 	}
 }
 
-// How long the way from an event to a state is among 200 containers.
+// How long the way from an event to a published state is among 200 containers, for a proxy in a container
+// and for one on the host, which has an interface for each.
 func BenchmarkEvent(b *testing.B) {
-	m := newModel()
-	m.service("proxy-1")
-	for i := range 200 {
-		m.service("web-"+strconv.Itoa(i+1), "longshore.weight=2")
-	}
-	for name := range m.boxes {
-		m.do("start " + name)
-	}
-	d := drive(b, m, world{view: upstream(b, "web")})
-	m.do("signal demo-web-7 15")
-	e, _ := readEvent(m.take()[0], m.now)
-	b.ReportAllocs()
-	for b.Loop() {
-		w, _ := d.w.on(e)
-		w, _, _ = w.tick(m.now)
-		w = w.settle(d.w)
-		w.state()
+	for _, replicas := range []int{10, 200} {
+		for _, where := range []string{"container", "host"} {
+			b.Run(fmt.Sprintf("replicas=%d/%s", replicas, where), func(b *testing.B) {
+				m := newModel()
+				m.service("proxy-1")
+				for i := range 200 {
+					name := "web-" + strconv.Itoa(i+1)
+					if i >= replicas {
+						name = "other-" + strconv.Itoa(i+1)
+					}
+					m.service(name, "longshore.weight=2")
+				}
+				for name := range m.boxes {
+					m.do("start " + name)
+				}
+				v := upstream(b, "web")
+				var local []netip.Prefix
+				if where == "host" {
+					v.ownIDs, v.project = nil, "demo"
+					local = append(local, netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("172.18.0.1/16"))
+					for range 200 {
+						local = append(local, netip.MustParsePrefix("fe80::1/64"))
+					}
+				}
+				d := drive(b, m, world{view: v, local: local})
+				m.do("signal demo-web-7 15")
+				m.do("exit demo-web-7 0")
+				sent := m.take()
+				kill, _ := readEvent(sent[0], m.now)
+				die, _ := readEvent(sent[1], m.now)
+				published := 0
+				out := outlet{s: new(Source), publish: func(discovery.State) { published++ }}
+				out.tell(d.w)
+				b.ReportAllocs()
+				for b.Loop() {
+					w := d.w
+					for _, e := range []event{kill, die} {
+						before := w
+						w, _ = w.on(e)
+						out.heard(e, before, w)
+						w, _, _ = w.tick(m.now)
+						w = w.settle(before)
+						out.tell(w)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(published), "µs/event")
+			})
+		}
 	}
 }
 
