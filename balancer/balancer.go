@@ -22,7 +22,8 @@ type Load struct {
 	penalty  atomic.Int64  // failures of a moment ago, see Penalize
 	pass     atomic.Int64  // virtual time of the next pick, see leastConn; 0: it has not seen one yet
 	turn     atomic.Uint64 // the last one it was picked in, see roundRobin; 0: none
-	_        [cacheLine - 32]byte
+	latency  atomic.Uint64 // milliseconds as a float32, and when that was known, see Observe; 0: never
+	_        [cacheLine - 40]byte
 }
 
 // penaltyTime is how long a failure counts as a request in flight.
@@ -61,7 +62,7 @@ func (l *Load) reserve(limit int64) bool {
 
 // A Candidate is a backend as one list has it. Lists do not change, so neither does it; only its Load does.
 type Candidate struct {
-	Name   string // survives recreation (project/service/number): hash policies will use it
+	Name   string // survives recreation (project/service/number): hash policies go by it
 	Weight int    // relative share (nginx: weight), 1 to 65535; what is outside counts as the nearest
 	Limit  int64  // most requests in flight (nginx: max_conns); 0: none
 	*Load
@@ -72,7 +73,7 @@ const maxWeight = 1<<16 - 1
 
 // A Query is what a request says about where it wants to go.
 type Query struct {
-	Key   uint64  // affinity, for hash policies
+	Key   uint64  // affinity, for hash policies, see [Policy.Key] and [Hasher]; zero: none
 	Tried []*Load // the backends this request has had: never picked again
 }
 

@@ -31,7 +31,7 @@ func BenchmarkPick(b *testing.B) {
 				name    string
 				weights []int
 			}{{"equal", []int{1}}, {"5-1-1", []int{5, 1, 1}}} {
-				p := Policy{kind: uint8(i)}
+				p := everyKind(i)
 				b.Run(fmt.Sprintf("%s/%s/%d", p, w.name, n), func(b *testing.B) {
 					cs := make([]Candidate, n)
 					for i := range cs {

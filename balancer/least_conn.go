@@ -59,13 +59,23 @@ func (p *leastConn) Pick(q Query) (int, bool) {
 		if best < 0 {
 			return 0, false
 		}
-		c := &p.list[best]
-		// If its load has changed, most likely another Pick was faster, and our second best is the best now. We look
-		// again, but not for ever.
-		if c.inFlight.CompareAndSwap(flight, flight+1) || try > 2 && c.reserve(c.Limit) {
-			// One that was busy or away for long is behind the others. It does not catch up: that would be a burst.
-			c.pass.Store(max(pass, latest-p.longest+1) + stride(c))
+		if p.reserve(best, flight, try) {
+			p.advance(best, pass, latest)
 			return best, true
 		}
 	}
+}
+
+// reserve takes a place with the best. If what it has in flight has changed, most likely another Pick was faster, and
+// our second best is the best now. We look again, but not for ever.
+func (p *leastConn) reserve(best int, flight int64, try int) bool {
+	c := &p.list[best]
+	return c.inFlight.CompareAndSwap(flight, flight+1) || try > 2 && c.Load.reserve(c.Limit)
+}
+
+// advance moves its pass on. One that was busy or away for long is behind the others. It does not catch up: that would
+// be a burst.
+func (p *leastConn) advance(best int, pass, latest int64) {
+	c := &p.list[best]
+	c.pass.Store(max(pass, latest-p.longest+1) + stride(c))
 }

@@ -8,17 +8,36 @@ import (
 
 // A Policy is a way to choose, as in the configuration. Policies are comparable; the zero value is least_conn.
 type Policy struct {
-	kind uint8 // index into policies
+	kind uint8  // index into policies
+	key  string // of hash: what a request is hashed by, in nginx's words; empty for others
 }
+
+// A Timing is which time of a request a policy wants to be told, see [Load.Observe].
+type Timing uint8
+
+const (
+	Untimed    Timing = iota
+	ToHeader          // from the request to the header of its response
+	ToLastByte        // to the end of its response
+)
 
 // policies has every policy; the first is the default. Another policy is a file and a line.
 var policies = [...]struct {
-	build func(list) Picker // gets at least two candidates
-	names []string          // nginx spellings of the upstream directive, the canonical one first
+	build  func(list) Picker // gets at least two candidates
+	timing Timing
+	names  []string // nginx spellings of the upstream directive, the canonical one first; KEY stands for a key
 }{
-	{newLeastConn, []string{"least_conn"}},
-	{newRandomTwo, []string{"random two", "random two least_conn"}},
-	{newRoundRobin, []string{"round_robin"}},
+	{newLeastConn, Untimed, []string{"least_conn"}},
+	{newRandomTwo, Untimed, []string{"random two", "random two least_conn"}},
+	{newRoundRobin, Untimed, []string{"round_robin"}},
+	{newRandom, Untimed, []string{"random"}},
+	{newLeastTime, ToHeader, []string{"least_time header"}},
+	{newLeastTime, ToLastByte, []string{"least_time last_byte"}},
+	{newRandomTwoTimed, ToHeader, []string{"random two least_time=header"}},
+	{newRandomTwoTimed, ToLastByte, []string{"random two least_time=last_byte"}},
+	{newHash, Untimed, []string{"hash KEY", "hash KEY consistent"}},
+	{newIPHash, Untimed, []string{"ip_hash"}},
+	{func(l list) Picker { return l }, Untimed, []string{"first"}}, // HAProxy's word: in the order of names, as long as there is room
 }
 
 // New returns a picker for one fixed list, which may be empty. It does not keep cs.
@@ -30,8 +49,20 @@ func (p Policy) New(cs []Candidate) Picker {
 	return policies[p.kind].build(l)
 }
 
+// Timing is what the data path must tell [Load.Observe] for this policy.
+func (p Policy) Timing() Timing { return policies[p.kind].timing }
+
+// Key is what Query.Key is made of for this policy; nil: it does not matter.
+func (p Policy) Key() Key {
+	if p.String() == "ip_hash" {
+		return Key{{Var: "remote_net"}}
+	}
+	k, _ := parseKey(p.key) // nil if there is none; it was parsed before
+	return k
+}
+
 // String returns the canonical name.
-func (p Policy) String() string { return policies[p.kind].names[0] }
+func (p Policy) String() string { return strings.Replace(policies[p.kind].names[0], "KEY", p.key, 1) }
 
 // MarshalText returns the canonical name.
 func (p Policy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
@@ -39,28 +70,22 @@ func (p Policy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 // UnmarshalText reads a policy as nginx spells it in an upstream block, with or without the semicolon.
 func (p *Policy) UnmarshalText(b []byte) error {
 	text := strings.TrimSuffix(strings.TrimSpace(string(b)), ";")
-	name := strings.Join(strings.Fields(text), " ")
+	words := strings.Fields(text)
+	name, key := strings.Join(words, " "), ""
+	if len(words) > 1 && words[0] == "hash" {
+		key, words[1] = strings.Trim(words[1], `"'`), "KEY"
+		if _, err := parseKey(key); err != nil {
+			return fmt.Errorf("balancing policy %q: %w", name, err)
+		}
+	}
 	var allowed []string
 	for i := range policies {
-		if slices.Contains(policies[i].names, name) {
-			p.kind = uint8(i)
+		if slices.Contains(policies[i].names, strings.Join(words, " ")) {
+			p.kind, p.key = uint8(i), key
 			return nil
 		}
 		allowed = append(allowed, policies[i].names[0])
 	}
 	slices.Sort(allowed)
-	format := "unknown balancing policy %q: allowed are %s"
-	if planned(name) {
-		format = "balancing policy %q is not built yet: allowed are %s"
-	}
-	return fmt.Errorf(format, name, strings.Join(allowed, ", "))
-}
-
-// planned reports whether the name is right, but we do not have the policy (first is HAProxy's, the rest nginx's).
-func planned(name string) bool {
-	switch word, _, _ := strings.Cut(name, " "); word {
-	case "first", "hash", "ip_hash", "least_time":
-		return true
-	}
-	return name == "random" || strings.HasPrefix(name, "random two least_time")
+	return fmt.Errorf("unknown balancing policy %q: allowed are %s", name, strings.Join(allowed, ", "))
 }

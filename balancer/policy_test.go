@@ -19,6 +19,13 @@ func TestParsePolicy(t *testing.T) {
 		{"  random \t two\n", "random two"},
 		{"random two least_conn;", "random two"},
 		{"    least_conn ;\n", "least_conn"},
+		{"random", "random"},
+		{"random two  least_time=header", "random two least_time=header"},
+		{"least_time last_byte;", "least_time last_byte"},
+		{"ip_hash;", "ip_hash"},
+		{"first", "first"},
+		{"hash $request_uri consistent;", "hash $request_uri"}, // it always is
+		{`hash "$host${arg_user}-x"`, "hash $host${arg_user}-x"},
 	} {
 		var p Policy
 		if err := p.UnmarshalText([]byte(test.text)); err != nil {
@@ -30,9 +37,9 @@ func TestParsePolicy(t *testing.T) {
 }
 
 func TestParsePolicyErrors(t *testing.T) {
-	const allowed = "allowed are least_conn, random two, round_robin"
+	const allowed = "allowed are first, hash KEY, ip_hash, least_conn, least_time header, least_time last_byte, random, random two, " +
+		"random two least_time=header, random two least_time=last_byte, round_robin"
 	unknown := func(name string) string { return "unknown balancing policy " + name + ": " + allowed }
-	planned := func(name string) string { return "balancing policy " + name + " is not built yet: " + allowed }
 	for _, test := range []struct{ text, want string }{
 		{"fastest", unknown(`"fastest"`)},
 		{"", unknown(`""`)},
@@ -41,12 +48,13 @@ func TestParsePolicyErrors(t *testing.T) {
 		{"least_conn two", unknown(`"least_conn two"`)},
 		{"random three", unknown(`"random three"`)},
 		{"random two\x00", unknown(`"random two\x00"`)},
-		{"ip_hash;", planned(`"ip_hash"`)},
-		{"hash $request_uri consistent", planned(`"hash $request_uri consistent"`)},
-		{"least_time header", planned(`"least_time header"`)},
-		{"random", planned(`"random"`)},
-		{"random two  least_time=header", planned(`"random two least_time=header"`)},
-		{"first", planned(`"first"`)},
+		{"hash", unknown(`"hash"`)},
+		{"hash $host twice", unknown(`"hash $host twice"`)},
+		{"hash $uri", `balancing policy "hash $uri": unknown variable in "$uri": want ` + keyVariables},
+		{"hash $arg_", `balancing policy "hash $arg_": unknown variable in "$arg_": want ` + keyVariables},
+		{"hash ${host", `balancing policy "hash ${host": unknown variable in "$host": want ` + keyVariables},
+		{`hash "`, `balancing policy "hash \"": ` + errNoVariable.Error()},
+		{"hash x", `balancing policy "hash x": ` + errNoVariable.Error()},
 	} {
 		p := Policy{kind: 1}
 		if err := p.UnmarshalText([]byte(test.text)); err == nil {
@@ -68,7 +76,7 @@ func TestZeroPolicyIsLeastConn(t *testing.T) {
 }
 
 func FuzzPolicy(f *testing.F) {
-	for _, seed := range []string{"least_conn", " random  two least_conn ;", "round_robin", "ip_hash", "random two ;;"} {
+	for _, seed := range []string{"least_conn", " random  two least_conn ;", "round_robin", "ip_hash", "random two ;;", "hash $host$cookie_a consistent", "hash ${arg_x}y;"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

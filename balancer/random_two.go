@@ -3,6 +3,7 @@ package balancer
 import (
 	"math/rand/v2"
 	"slices"
+	"time"
 )
 
 // randomTwo draws two candidates by weight and picks the one with fewer requests in flight per weight; the first, if
@@ -14,12 +15,19 @@ import (
 type randomTwo struct {
 	list
 	shares []share
+	timed  bool // compare by latency, see leastTime, instead (nginx: random two least_time)
 }
 
 // A share is a column of Walker's alias table: of the n-th part of all draws that fall on a candidate, some go to another.
 type share struct {
 	keep  uint32 // of 2³²: how many stay
 	other uint32 // where the others go
+}
+
+func newRandomTwoTimed(l list) Picker {
+	p := newRandomTwo(l).(*randomTwo)
+	p.timed = true
+	return p
 }
 
 func newRandomTwo(l list) Picker {
@@ -62,9 +70,7 @@ func (p *randomTwo) Pick(q Query) (int, bool) {
 		// Any of the others: to draw by weight again could take for ever where one has nearly all of it.
 		second = (first + 1 + rand.IntN(len(p.list)-1)) % len(p.list)
 	}
-	a, b := &p.list[first], &p.list[second]
-	// If it carries nothing, nobody has less: then the second is not even looked at, which spares a cache miss.
-	if n := a.burden(); n > 0 && b.burden()*int64(a.Weight) < n*int64(b.Weight) {
+	if p.better(&p.list[second], &p.list[first]) {
 		first, second = second, first
 	}
 	if p.take(first, q) {
@@ -74,4 +80,15 @@ func (p *randomTwo) Pick(q Query) (int, bool) {
 		return second, true
 	}
 	return p.scan(first, q)
+}
+
+// better reports whether b is to be preferred to a.
+func (p *randomTwo) better(b, a *Candidate) bool {
+	if p.timed {
+		now := stamp(time.Now())
+		return b.eta(now) < a.eta(now)
+	}
+	// If a carries nothing, nobody has less: then b is not even looked at, which spares a cache miss.
+	n := a.burden()
+	return n > 0 && b.burden()*int64(a.Weight) < n*int64(b.Weight)
 }
