@@ -61,14 +61,27 @@ type Endpoint struct {
 	Key    Key
 	Name   string // for people, and stable over recreation: "flaskapp-1"
 	Addr   string // host:port; empty when Down
-	Weight int    // relative share, at least 1
-	Backup bool   // used when nothing else is ready (nginx: backup)
+	Server        // what its container's labels say of it alone
+
+	Check health.Check // how it is checked, and how many failures it is allowed
 
 	Down     string        // why it does not run ("exited", "restarting"), empty when it does
 	Stopping bool          // asked to stop, still running
 	Paused   bool          // frozen
 	Docker   health.Docker // its own HEALTHCHECK
 	Relay    bool          // Addr is docker-proxy's, which accepts before the app listens
+}
+
+// Server is what can differ from container to container of a service: the parameters of nginx's server
+// directive, which nginx has to take from one template for all addresses of a name.
+type Server struct {
+	Weight    int           `env:"WEIGHT" envDefault:"1" min:"1" max:"65535" help:"share of requests relative to the other replicas"`
+	MaxConns  int           `env:"MAX_CONNS" envDefault:"0" min:"0" help:"most requests in flight; more wait (LONGSHORE_QUEUE); 0: no limit"`
+	SlowStart time.Duration `env:"SLOW_START" envDefault:"0s" min:"0s" help:"how long its weight takes to grow to the whole after it came up; 0s: at once"`
+	Backup    bool          `env:"BACKUP" allowed:"true or false" help:"true: used when no other is ready"`
+	Retired   bool          `env:"DOWN" allowed:"true or false" help:"true: gets no requests at all (nginx: down)"`
+	Drain     bool          `env:"DRAIN" allowed:"true or false" help:"true: gets only requests that a sticky session binds to it"`
+	Route     string        `env:"ROUTE" help:"its name in sticky sessions; default: derived from service and number"`
 }
 
 // A Skip is a container that is not used and why, in words that say what to change.
@@ -102,7 +115,7 @@ func (s State) Targets() []health.Target {
 			}
 			ts = append(ts, health.Target{
 				Key: e.Key, Name: e.Name, Addr: e.Addr, Docker: e.Docker,
-				Paused: e.Paused, Relay: e.Relay, Check: svc.Settings.Health,
+				Paused: e.Paused, Relay: e.Relay, Check: e.Check,
 			})
 		}
 	}

@@ -304,7 +304,7 @@ func (b *backend) die() {
 func (b *backend) addr() string { return b.Listener.Addr().String() }
 
 func (b *backend) endpoint() discovery.Endpoint {
-	return discovery.Endpoint{Key: b.key, Name: b.name, Addr: b.addr(), Weight: 1}
+	return discovery.Endpoint{Key: b.key, Name: b.name, Addr: b.addr(), Server: discovery.Server{Weight: 1}}
 }
 
 // startBackend starts an HTTP server. Without a handler it answers with its name, the path and the

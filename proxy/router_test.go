@@ -12,7 +12,7 @@ import (
 func newRouter() *Router { return NewRouter(nil, slog.New(slog.DiscardHandler)) }
 
 func endpoint(name, addr string) discovery.Endpoint {
-	return discovery.Endpoint{Key: discovery.Key{ID: name, Run: 1, Port: 80}, Name: name, Addr: addr, Weight: 1}
+	return discovery.Endpoint{Key: discovery.Key{ID: name, Run: 1, Port: 80}, Name: name, Addr: addr, Server: discovery.Server{Weight: 1}}
 }
 
 func service(name, route string, es ...discovery.Endpoint) discovery.Service {

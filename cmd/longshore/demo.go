@@ -76,7 +76,7 @@ func (d *demoBackends) state(run int) discovery.State {
 	svc := discovery.Service{Name: "web", Routes: []discovery.Route{{Path: "/"}}, Settings: d.settings}
 	for i, ln := range d.listeners {
 		name := fmt.Sprintf("web-%d", i+1)
-		e := discovery.Endpoint{Key: discovery.Key{ID: name, Run: 1}, Name: name, Addr: ln.Addr().String(), Weight: 1}
+		e := discovery.Endpoint{Key: discovery.Key{ID: name, Run: 1}, Name: name, Addr: ln.Addr().String(), Server: discovery.Server{Weight: 1}, Check: d.settings.Health}
 		if i == len(d.listeners)-1 {
 			if e.Key.Run = run; run%2 == 0 {
 				e.Addr, e.Down = "", "away for a while"

@@ -26,7 +26,7 @@ import (
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Writer) error {
 	if len(cfg.Backends) > 0 {
 		return wire(ctx, cfg, log, stdout, discovery.Static{Services: []discovery.Service{{
-			Name: "backends", Routes: []discovery.Route{{Path: "/"}}, Settings: cfg.Settings, Endpoints: cfg.Backends,
+			Name: "backends", Routes: []discovery.Route{{Path: "/"}}, Settings: cfg.Settings, Endpoints: cfg.Backends.Endpoints(cfg.Settings),
 		}}})
 	}
 	client, err := docker.NewClient()

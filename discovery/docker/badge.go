@@ -31,13 +31,13 @@ type badge struct {
 
 // read returns the badge of a container with some labels. was is the one before, zero if there was none.
 func (v view) read(labels map[string]string, was badge) badge {
-	if was.said.Weight != 0 && maps.Equal(labels, was.labels) {
+	if was.said.Server.Weight != 0 && maps.Equal(labels, was.labels) {
 		return was
 	}
 	b := badge{
 		labels: labels, project: labels[projectLabel], service: labels[serviceLabel], number: labels[numberLabel],
 		oneoff: strings.EqualFold(labels[oneoffLabel], "true"), replacing: labels[replaceLabel] != "",
-		chosen: v.label.Matches(labels), said: config.Labels{Weight: 1, Settings: v.settings},
+		chosen: v.label.Matches(labels), said: config.DefaultLabels(v.settings),
 	}
 	for l := range labels {
 		if strings.HasPrefix(l, config.LabelPrefix) { // most containers have none

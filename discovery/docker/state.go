@@ -102,7 +102,7 @@ func (b *builder) byName(upstream config.Upstream) (ps []pool) {
 		if len(found) == 0 && discovery.IsExternal(d.Name) {
 			port := cmp.Or(d.Port, 80)
 			p.fixed = []discovery.Endpoint{{
-				Key: discovery.Key{ID: d.Name, Run: 1, Port: port}, Name: d.Name, Weight: 1,
+				Key: discovery.Key{ID: d.Name, Run: 1, Port: port}, Name: d.Name, Server: discovery.Server{Weight: 1}, Check: b.settings.Health,
 				Addr: net.JoinHostPort(d.Name, strconv.Itoa(int(port))),
 			}}
 		} else if len(found) == 0 {
@@ -324,7 +324,10 @@ func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Se
 // place whatever else is missing.
 func (w world) endpoint(c *container, port uint16) (_ discovery.Endpoint, why string) {
 	port, whyNot := c.port(port)
-	e := discovery.Endpoint{Key: discovery.Key{ID: c.id, Run: c.run, Port: port}, Weight: c.said.Weight, Down: c.down()}
+	e := discovery.Endpoint{Key: discovery.Key{ID: c.id, Run: c.run, Port: port}, Server: c.said.Server, Check: c.said.Settings.Health, Down: c.down()}
+	if e.Down == "" && e.Retired {
+		e.Down = "label longshore.down=true"
+	}
 	if e.Down != "" {
 		return e, ""
 	}

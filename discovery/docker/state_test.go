@@ -132,7 +132,7 @@ skip demo-web-1: label longshore.enable=false`},
 		}, `
 web /
   web-2 172.18.0.5:80 #1 weight 3
-skip demo-web-1: label longshore.weight="x": want a whole number, at least 1`},
+skip demo-web-1: label longshore.weight="x": want a whole number from 1 to 65535`},
 
 		{"pool by label", look{label: "com.ameyalokare.type=web"}, func(m *model) {
 			m.service("a-1", "com.ameyalokare.type=web")

@@ -6,7 +6,7 @@
 //
 //	env         name without the prefix; a label is the same in lower case
 //	envDefault  default
-//	min         smallest number or duration that is allowed
+//	min, max    smallest and largest number or duration that is allowed
 //	form        "path": must be the path of a URL, perhaps with a query
 //	allowed     what is allowed, for the error message and the table; else it follows from the type
 //	help        meaning
@@ -42,7 +42,7 @@ type Config struct {
 
 	Upstream Upstream `env:"UPSTREAM" help:"what proxy_pass was: flaskapp:5090 or http://flaskapp:5090/; or routes: web:5090, /api=api:8000, shop.example.com/cart=cart:80. Names are compose services, else container names, network aliases, external hosts"`
 	Label    Selector `env:"LABEL" help:"pool all containers with this label as one service: com.ameyalokare.type=web (key or key=value)"`
-	Backends Backends `env:"BACKENDS" help:"a fixed list, no Docker: 127.0.0.1:9001 weight=2, 127.0.0.1:9002 backup (parameters of nginx's server: weight, backup, down)"`
+	Backends Backends `env:"BACKENDS" help:"a fixed list, no Docker: 127.0.0.1:9001 weight=2, 127.0.0.1:9002 backup (parameters of nginx's server: weight, max_conns, max_fails, fail_timeout, slow_start, backup, down, drain, route)"`
 
 	Project string `env:"PROJECT" help:"compose project to look at; *: all. Default: the proxy's own project, * if it has none"`
 	Network string `env:"NETWORK" help:"network to reach containers through"`
@@ -162,7 +162,7 @@ func overlay[T any](dst *T, prefix string, vars map[string]string) error {
 		return err
 	}
 	for key, f := range known {
-		if v := vars[key]; v != "" && (f.form == "path" && !isPath(v) || f.tooSmall(reflect.ValueOf(dst).Elem().FieldByIndex(f.index))) {
+		if v := vars[key]; v != "" && (f.form == "path" && !isPath(v) || f.outOfRange(reflect.ValueOf(dst).Elem().FieldByIndex(f.index))) {
 			fail(key, "want "+f.wants())
 		}
 	}
@@ -184,7 +184,7 @@ type field struct {
 	index     []int
 	typ       reflect.Type
 	def       string
-	min       string
+	min, max  string
 	form      string
 	allowed   string
 	help      string
@@ -206,7 +206,7 @@ func fields(t reflect.Type, prefix string) map[string]field {
 		}
 		if key != "" && key != "-" {
 			all[prefix+key] = field{
-				name: sf.Name, index: sf.Index, typ: sf.Type, def: sf.Tag.Get("envDefault"), min: sf.Tag.Get("min"),
+				name: sf.Name, index: sf.Index, typ: sf.Type, def: sf.Tag.Get("envDefault"), min: sf.Tag.Get("min"), max: sf.Tag.Get("max"),
 				form: sf.Tag.Get("form"), allowed: sf.Tag.Get("allowed"), help: sf.Tag.Get("help"), later: sf.Tag.Get("later") != "",
 			}
 		}
@@ -221,6 +221,8 @@ func (f field) wants() string {
 		return f.allowed
 	case f.typ == reflect.TypeFor[time.Duration]():
 		return "a duration of at least " + f.min + ", such as 500ms or 10s"
+	case f.max != "":
+		return "a whole number from " + f.min + " to " + f.max
 	case f.typ.Kind() == reflect.Int || f.typ.Kind() == reflect.Uint16:
 		return "a whole number, at least " + f.min
 	}
@@ -240,7 +242,10 @@ func isPath(s string) bool {
 	return err == nil && s[0] == '/'
 }
 
-func (f field) tooSmall(v reflect.Value) bool {
+func (f field) outOfRange(v reflect.Value) bool {
+	if most, err := strconv.ParseInt(f.max, 10, 64); err == nil && v.Int() > most {
+		return true
+	}
 	if f.min == "" {
 		return false
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"longshore/discovery"
+	"longshore/health"
 	"longshore/internal/readme"
 )
 
@@ -83,9 +84,12 @@ func TestWrong(t *testing.T) {
 		"UPSTREAM=/a=http://b/c":  `LONGSHORE_UPSTREAM="/a=http://b/c": "/a=http://b/c": a path behind the target (/c) is not built yet: want name:port`,
 		"UPSTREAM=a..b=c:1":       `LONGSHORE_UPSTREAM="a..b=c:1": "a..b=c:1": host "a..b": want a name such as shop.example.com or *.example.com, without a port`,
 		"LABEL=a b":               `LONGSHORE_LABEL="a b": want one label, key or key=value`,
-		"BACKENDS=a:1 weight=x":   `LONGSHORE_BACKENDS="a:1 weight=x": "a:1 weight=x": want weight=N with N from 1 to 65535`,
-		"BACKENDS=a:1 max_conns=": `LONGSHORE_BACKENDS="a:1 max_conns=": "a:1 max_conns=": max_conns is not built yet; built are weight, backup, down`,
-		"BACKENDS=a:1 wait=2":     `LONGSHORE_BACKENDS="a:1 wait=2": "a:1 wait=2": unknown parameter "wait"; allowed are weight, backup, down`,
+		"BACKENDS=a:1 weight=x":   `LONGSHORE_BACKENDS="a:1 weight=x": "a:1 weight=x": weight="x": want a whole number from 1 to 65535`,
+		"BACKENDS=a:1 max_conns=": `LONGSHORE_BACKENDS="a:1 max_conns=": "a:1 max_conns=": want max_conns=VALUE`,
+		"BACKENDS=a:1 wait=2":     `LONGSHORE_BACKENDS="a:1 wait=2": "a:1 wait=2": unknown parameter "wait"; allowed are weight, max_conns, max_fails, fail_timeout, slow_start, backup, down, drain, route`,
+		"BACKENDS=a:1 resolve":    `LONGSHORE_BACKENDS="a:1 resolve": "a:1 resolve": resolve is not built: use LONGSHORE_UPSTREAM, which follows containers by name`,
+		"BACKENDS=a:1 backup=1":   `LONGSHORE_BACKENDS="a:1 backup=1": "a:1 backup=1": want backup without a value`,
+		"BACKENDS=a max_fails=-1": `LONGSHORE_BACKENDS="a max_fails=-1": "a max_fails=-1": max_fails="-1": want a whole number, at least 0`,
 		"BACKENDS=a:1,a:1":        `LONGSHORE_BACKENDS="a:1,a:1": "a:1": the address is there twice`,
 		"HEALTH_PATH=up":          `LONGSHORE_HEALTH_PATH="up": want a path that begins with /`,
 		"HEALTH_PATH=/a%zz":       `LONGSHORE_HEALTH_PATH="/a%zz": want a path that begins with /`,
@@ -151,11 +155,23 @@ func TestUpstream(t *testing.T) {
 
 func TestBackends(t *testing.T) {
 	var bs Backends
-	if err := bs.UnmarshalText([]byte("127.0.0.1:9001 weight=2, 127.0.0.1:9002 backup, b down")); err != nil {
+	if err := bs.UnmarshalText([]byte("127.0.0.1:9001 weight=2 max_conns=7 slow_start=30 route=a, 127.0.0.1:9002 backup max_fails=1 fail_timeout=5s, b down, c drain")); err != nil {
 		t.Fatal(err)
 	}
-	if len(bs) != 3 || bs[0].Weight != 2 || bs[1].Weight != 1 || !bs[1].Backup || bs[2].Down == "" || bs[2].Addr != "b:80" {
-		t.Errorf("got %+v", bs)
+	defaults := Defaults()
+	check := defaults.Health
+	check.MaxFails, check.FailTimeout = 1, 5*time.Second
+	endpoint := func(addr string, port uint16, s discovery.Server, c health.Check, down string) discovery.Endpoint {
+		return discovery.Endpoint{Key: discovery.Key{ID: addr, Run: 1, Port: port}, Name: addr, Addr: addr, Server: s, Check: c, Down: down}
+	}
+	want := []discovery.Endpoint{
+		endpoint("127.0.0.1:9001", 9001, discovery.Server{Weight: 2, MaxConns: 7, SlowStart: 30 * time.Second, Route: "a"}, defaults.Health, ""),
+		endpoint("127.0.0.1:9002", 9002, discovery.Server{Weight: 1, Backup: true}, check, ""),
+		endpoint("b:80", 80, discovery.Server{Weight: 1, Retired: true}, defaults.Health, "marked down"),
+		endpoint("c:80", 80, discovery.Server{Weight: 1, Drain: true}, defaults.Health, ""),
+	}
+	if got := bs.Endpoints(defaults); !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}
 }
 
@@ -173,7 +189,7 @@ func TestLabels(t *testing.T) {
 		t.Errorf("warnings %q, want %q", warnings, want)
 	}
 	wantRoutes := []discovery.Route{{Host: "a.example.com", Path: "/api"}, {Host: "*.b.org", Path: "/api"}}
-	if !l.Any || l.Port != 8080 || l.Weight != 3 || !slices.Equal(l.Routes(), wantRoutes) {
+	if !l.Any || l.Port != 8080 || l.Server.Weight != 3 || !slices.Equal(l.Routes(), wantRoutes) {
 		t.Errorf("got %+v with routes %v", l, l.Routes())
 	}
 	s := l.Settings
@@ -258,8 +274,8 @@ func FuzzLabels(f *testing.F) {
 	f.Add("longshore.host", "*.a.b,c")
 	f.Fuzz(func(t *testing.T, name, value string) {
 		l, _, err := ParseLabels(map[string]string{name: value}, Defaults())
-		if err == nil && l.Weight < 1 {
-			t.Errorf("%s=%s: weight %d", name, value, l.Weight)
+		if err == nil && l.Server.Weight < 1 {
+			t.Errorf("%s=%s: weight %d", name, value, l.Server.Weight)
 		}
 		if err != nil && strings.Count(err.Error(), "\n") > 0 {
 			t.Errorf("%s=%s: more than one line: %v", name, value, err)

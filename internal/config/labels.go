@@ -20,17 +20,22 @@ type Labels struct {
 	Port     uint16   `env:"PORT" min:"1" allowed:"a port from 1 to 65535" help:"the container's port"`
 	Host     Hosts    `env:"HOST" help:"hosts this service answers to: shop.example.com, *.example.com; a comma list. Default: every host"`
 	Prefix   RootPath `env:"PATH" help:"path prefix, on segment borders. Default: /"`
-	Weight   int      `env:"WEIGHT" min:"1" help:"share of requests relative to the other replicas. Default: 1"`
 	Network  string   `env:"NETWORK" help:"network to reach this container through"`
+	Server   discovery.Server
 	Settings discovery.Settings
 
 	Any bool `env:"-"` // there is at least one known longshore.* label, and not enable=false
 }
 
+// DefaultLabels is what a container without labels says.
+func DefaultLabels(defaults discovery.Settings) Labels {
+	return Labels{Server: discovery.Server{Weight: 1}, Settings: defaults}
+}
+
 // ParseLabels reads a container's labels over defaults, which come from the environment.
 // The error has one line for each wrong label; warnings name labels that nobody knows.
 func ParseLabels(labels map[string]string, defaults discovery.Settings) (l Labels, warnings []string, err error) {
-	l = Labels{Weight: 1, Settings: defaults}
+	l = DefaultLabels(defaults)
 	vars := make(map[string]string)
 	var known []string
 	for k := range fields(reflect.TypeFor[Labels](), "") {

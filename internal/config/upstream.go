@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"longshore/discovery"
+	"longshore/health"
 )
 
 // Upstream is LONGSHORE_UPSTREAM: where proxy_pass went to.
@@ -143,9 +144,31 @@ func (s Selector) Matches(labels map[string]string) bool {
 }
 
 // Backends is LONGSHORE_BACKENDS: a fixed list, in the words of nginx's server directive.
-type Backends []discovery.Endpoint
+type Backends []Backend
 
-// UnmarshalText parses a comma list of ADDR[:PORT] [weight=N] [backup] [down].
+// A Backend is one address and its parameters.
+type Backend struct {
+	discovery.Endpoint // without Check
+	params             map[string]string
+}
+
+// Endpoints completes the list with the settings that a backend's own do not override.
+func (bs Backends) Endpoints(s discovery.Settings) (es []discovery.Endpoint) {
+	for _, b := range bs {
+		e := b.Endpoint
+		e.Check = s.Health
+		if err := overlay(&e.Check, "", b.params); err != nil {
+			panic(err) // it was parsed before
+		}
+		es = append(es, e)
+	}
+	return es
+}
+
+// serverParams are what may stand behind an address, as flags or as name=value.
+var serverParams = []string{"weight", "max_conns", "max_fails", "fail_timeout", "slow_start", "backup", "down", "drain", "route"}
+
+// UnmarshalText parses a comma list of ADDR[:PORT] [weight=N] [max_conns=N] [backup] [down] ….
 func (bs *Backends) UnmarshalText(b []byte) error {
 	var all Backends
 	seen := make(map[string]bool)
@@ -159,25 +182,33 @@ func (bs *Backends) UnmarshalText(b []byte) error {
 			return fmt.Errorf("%q: the address is there twice", part)
 		}
 		seen[addr] = true
-		e := discovery.Endpoint{Key: discovery.Key{ID: addr, Run: 1, Port: port}, Name: addr, Addr: addr, Weight: 1}
+		be := Backend{params: make(map[string]string), Endpoint: discovery.Endpoint{
+			Key: discovery.Key{ID: addr, Run: 1, Port: port}, Name: addr, Addr: addr, Server: DefaultLabels(discovery.Settings{}).Server,
+		}}
 		for _, w := range words[1:] {
-			key, value, _ := strings.Cut(w, "=")
-			switch key {
-			case "weight":
-				if e.Weight, err = strconv.Atoi(value); err != nil || e.Weight < 1 || e.Weight > maxWeight {
-					return fmt.Errorf("%q: want weight=N with N from 1 to %d", part, maxWeight)
-				}
-			case "backup":
-				e.Backup = true
-			case "down":
-				e.Down = "marked down"
-			case "max_conns", "max_fails", "fail_timeout", "slow_start", "resolve", "route", "drain", "service":
-				return fmt.Errorf("%q: %s is not built yet; built are weight, backup, down", part, key)
-			default:
-				return fmt.Errorf("%q: unknown parameter %q; allowed are weight, backup, down", part, key)
+			name, value, hasValue := strings.Cut(w, "=")
+			flag := name == "backup" || name == "down" || name == "drain"
+			switch {
+			case name == "resolve" || name == "service":
+				return fmt.Errorf("%q: %s is not built: use LONGSHORE_UPSTREAM, which follows containers by name", part, name)
+			case !slices.Contains(serverParams, name):
+				return fmt.Errorf("%q: unknown parameter %q; allowed are %s", part, name, strings.Join(serverParams, ", "))
+			case flag && !hasValue:
+				value = "true"
+			case flag || value == "":
+				return fmt.Errorf("%q: want %s", part, map[bool]string{true: name + " without a value", false: name + "=VALUE"}[flag])
 			}
+			be.params[strings.ToUpper(name)] = value
 		}
-		all = append(all, e)
+		if err := errors.Join(overlay(&be.Server, "", be.params), overlay(new(health.Check), "", be.params)); err != nil {
+			line, _, _ := strings.Cut(err.Error(), "\n")
+			name, why, _ := strings.Cut(line, "=")
+			return fmt.Errorf("%q: %s=%s", part, strings.ToLower(name), why)
+		}
+		if be.Retired {
+			be.Down = "marked down"
+		}
+		all = append(all, be)
 	}
 	if len(all) == 0 {
 		return errors.New("want addresses, such as 127.0.0.1:9001, 127.0.0.1:9002 backup")
@@ -185,9 +216,6 @@ func (bs *Backends) UnmarshalText(b []byte) error {
 	*bs = all
 	return nil
 }
-
-// maxWeight is the largest weight: nginx has no limit, but shares finer than this mean a mistake.
-const maxWeight = 65535
 
 // backendAddr completes an address with nginx's default port, 80.
 func backendAddr(s string) (addr string, port uint16, err error) {

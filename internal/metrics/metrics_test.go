@@ -24,7 +24,7 @@ func TestScrape(t *testing.T) {
 	var s discovery.State
 	svc := discovery.Service{Name: "web", Routes: []discovery.Route{{Path: "/"}}}
 	for _, id := range []string{"old", "new"} {
-		svc.Endpoints = append(svc.Endpoints, discovery.Endpoint{Key: discovery.Key{ID: id}, Name: "web-1", Addr: "127.0.0.1:1", Weight: 1})
+		svc.Endpoints = append(svc.Endpoints, discovery.Endpoint{Key: discovery.Key{ID: id}, Name: "web-1", Addr: "127.0.0.1:1", Server: discovery.Server{Weight: 1}})
 	}
 	s.Services = []discovery.Service{svc}
 	r.Apply(s)
