@@ -93,6 +93,7 @@ type Skip struct {
 // LONGSHORE_MAX_FAILS and the label longshore.max_fails.
 type Settings struct {
 	Balancer balancer.Policy `env:"BALANCER" envDefault:"least_conn" help:"how a backend is chosen; nginx spellings"`
+	Sticky   Sticky          `env:"STICKY" envDefault:"" allowed:"cookie NAME [expires=1h] [domain=D] [path=P] [httponly] [secure] [samesite=lax], route $cookie_NAME …, learn create=$upstream_cookie_NAME lookup=$cookie_NAME …, or off" help:"how a client stays with a backend (nginx: sticky)"`
 	Health   health.Check
 
 	Queue        int           `env:"QUEUE" envDefault:"4096" min:"0" help:"requests of a service that may wait for a ready backend while there is none; 0: off"`

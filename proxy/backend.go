@@ -29,6 +29,7 @@ type Backend struct {
 	trouble atomic.Int64                  // when connections began to break, in Unix nanoseconds; 0: the last attempt was answered
 	leaving atomic.Pointer[chan struct{}] // closed when its container is stopping or gone; stored and closed with the Router's mu held
 	paused  bool                          // guarded by the Router's mu
+	rose    time.Time                     // when it came up; guarded so too
 }
 
 func newBackend(e discovery.Endpoint, pool *upstream.Pool, c *counters) *Backend {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,8 @@ type exchange struct {
 	sent      int              // those that may have reached an application, at the backend's expense
 	repeating bool             // counts in the retry budget
 	admitted  bool             // the attempt under way holds a place in its backend's window
+	key       uint64           // affinity, see balancer.Query
+	sentAt    time.Time        // the attempt under way began; zero: the policy does not want to know
 	until     time.Time        // how long it may wait for a backend; zero: has not waited yet
 	via       string           // addresses of all attempts, as nginx's $upstream_addr
 
@@ -116,6 +119,9 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 		in.Body = x.body.reader()
 		r = &in
 	}
+	if s.key != nil {
+		x.key = s.key(x)
+	}
 	x.proxy.ServeHTTP(x, r)
 }
 
@@ -125,6 +131,9 @@ func (x *exchange) end() {
 	if b := x.backend; b != nil {
 		if x.response != nil && x.response.Failed() && x.in.Context().Err() == nil {
 			b.failures[Truncated].Add(1)
+		}
+		if x.svc.timing == balancer.ToLastByte {
+			x.observe(b)
 		}
 		b.Release()
 	}
@@ -202,6 +211,9 @@ func (x *exchange) send(b *Backend, req *http.Request, fresh bool) (*http.Respon
 			a.Movable = x.body.replayable
 		}
 	}
+	if x.svc.timing != balancer.Untimed {
+		x.sentAt = time.Now()
+	}
 	res, err := b.pool.Send(req, a)
 	if failure, ok := err.(*upstream.Error); !ok || !failure.Unsent {
 		x.shared = x.hasBody
@@ -226,8 +238,12 @@ func (x *exchange) pick() *Backend {
 		if svc = svc.newest(); svc == nil {
 			return nil
 		}
+	} else if svc.sticky != nil {
+		if b := svc.sticky.bound(x); b != nil {
+			return b
+		}
 	}
-	return svc.pick(balancer.Query{Tried: x.tried})
+	return svc.pick(balancer.Query{Key: x.key, Tried: x.tried})
 }
 
 // take notes that the next attempt is with b.
@@ -253,7 +269,7 @@ func (x *exchange) park(ctx context.Context) (*Backend, error) {
 	if settings.Queue == 0 || !now.Before(x.until) || !x.svc.hope(now) {
 		return nil, errNoBackend
 	}
-	w := q.join(x.start, x.tried, settings.Queue)
+	w := q.join(x.start, x.key, x.tried, settings.Queue)
 	if w == nil {
 		return nil, errNoBackend
 	}
@@ -394,6 +410,10 @@ func (x *exchange) answered(b *Backend, res *http.Response) {
 	x.leaveWindow(b, true)
 	if res.StatusCode >= 500 {
 		b.Penalize()
+		x.sentAt = time.Time{} // the time of a failure says nothing
+	}
+	if st := x.svc.sticky; st != nil {
+		st.answered(x, b, res.Header)
 	}
 	if b.watched.Load() {
 		b.watched.Store(false)
@@ -406,9 +426,23 @@ func (x *exchange) answered(b *Backend, res *http.Response) {
 		body.OnWait = x.flush
 	default:
 		x.switched = body
+		x.sentAt = time.Time{}
+	}
+	switch {
+	case x.svc.timing == balancer.ToHeader:
+		x.observe(b)
+	case strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream"):
+		x.sentAt = time.Time{}
 	}
 	if res.StatusCode == http.StatusUpgradeRequired {
 		x.upgrade = res.Header["Upgrade"]
+	}
+}
+
+// observe tells how long an attempt took.
+func (x *exchange) observe(b *Backend) {
+	if !x.sentAt.IsZero() {
+		b.Observe(time.Since(x.sentAt))
 	}
 }
 

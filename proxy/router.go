@@ -7,9 +7,11 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"sync"
@@ -33,6 +35,7 @@ type Router struct {
 	report  func(health.Key, health.Outcome)
 	log     *slog.Logger
 	started time.Time
+	secret  []byte                // signs the cookies of sticky sessions
 	first   chan struct{}         // closed when a State has been applied
 	table   atomic.Pointer[Table] // never nil; stored under mu
 
@@ -65,6 +68,7 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 		log:      log,
 		started:  time.Now(),
 		first:    make(chan struct{}),
+		secret:   []byte(rand.Text()),
 		status:   make(map[discovery.Key]health.Status),
 		backends: make(map[discovery.Key]*Backend),
 		groups:   make(map[string]*group),
@@ -74,6 +78,10 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 	r.table.Store(&Table{routes: newRoutes(nil)})
 	return r
 }
+
+// SetSecret has the cookies of sticky sessions signed with what the user gave, instead of what was drawn. It
+// is called before the first State is applied.
+func (r *Router) SetSecret(secret string) { r.secret = []byte(secret) }
 
 // Table returns the current snapshot, never nil.
 func (r *Router) Table() *Table { return r.table.Load() }
@@ -245,7 +253,16 @@ func (r *Router) Mark(k discovery.Key, s health.Status) {
 	}
 	if b := r.backends[k]; b != nil && s.State == health.Up && was.State != health.Up {
 		b.window.reset()
+		b.rose = time.Now()
 	}
+	old := r.table.Load()
+	t := r.rebuildLocked(names...)
+	r.mu.Unlock()
+	r.tell(old, t)
+}
+
+// rebuildLocked builds some services anew, and shows them.
+func (r *Router) rebuildLocked(names ...string) *Table {
 	old := r.table.Load()
 	t := &Table{applied: true, routes: old.routes, services: slices.Clone(old.services), skipped: old.skipped}
 	var changed []*Service
@@ -257,8 +274,7 @@ func (r *Router) Mark(k discovery.Key, s health.Status) {
 	t.since = time.Now()
 	r.table.Store(t)
 	settle(changed)
-	r.mu.Unlock()
-	r.tell(old, t)
+	return t
 }
 
 // tell logs which backends are in another state than before. It is not called under mu: whoever reads
@@ -326,8 +342,36 @@ func (r *Router) buildLocked(spec discovery.Service, old *Table) *Service {
 		}
 		s.members = append(s.members, newMember(e, status, r.backends[e.Key], s.group.backends[e.Name]))
 	}
-	s.buildTiers()
+	settings, now := spec.Settings, time.Now()
+	s.buildTiers(now)
+	s.key, s.timing, s.sticky = newKey(settings.Balancer.Key()), settings.Balancer.Timing(), newStickiness(s, r.secret)
+	if s.rising {
+		r.riseLocked(s, now)
+	}
 	return s
+}
+
+// riseSteps is in how many steps a weight grows.
+const riseSteps = 20
+
+// riseLocked has a service rebuilt when its weights have grown by a step.
+func (r *Router) riseLocked(s *Service, now time.Time) {
+	step := time.Duration(math.MaxInt64)
+	for _, m := range s.members {
+		if m.risen(now) < 1 {
+			step = min(step, m.endpoint.SlowStart/riseSteps)
+		}
+	}
+	if s.group.ramp != nil {
+		s.group.ramp.Stop()
+	}
+	s.group.ramp = time.AfterFunc(max(step, 10*time.Millisecond), func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if s.newest() == s {
+			r.rebuildLocked(s.spec.Name)
+		}
+	})
 }
 
 func poolOptions(s discovery.Settings) upstream.Options {

@@ -52,6 +52,7 @@ type Config struct {
 	HeaderTimeout  time.Duration  `env:"HEADER_TIMEOUT" envDefault:"60s" min:"1ms" help:"a client's request header must be complete by then"`
 	IdleTimeout    time.Duration  `env:"IDLE_TIMEOUT" envDefault:"75s" min:"1ms" help:"how long a client's connection is kept open between requests"`
 	MaxHeader      discovery.Size `env:"MAX_HEADER" envDefault:"32k" allowed:"a size from 1k to 16m, such as 32k" help:"largest request header, then 431"`
+	StickySecret   string         `env:"STICKY_SECRET" help:"signs the cookies of sticky sessions, so that they hold over a restart of the proxy and for several proxies; default: drawn at each start"`
 	TrustedProxies Prefixes       `env:"TRUSTED_PROXIES" help:"peers whose X-Forwarded-* are believed and appended to: CIDRs, addresses, private"`
 
 	AccessLog       AccessLog     `env:"ACCESS_LOG" envDefault:"combined" help:"to stdout, buffered"`
@@ -123,7 +124,7 @@ func isListenAddr(s string) bool {
 // vars sets the defaults. The error has a line per wrong variable.
 func overlay[T any](dst *T, prefix string, vars map[string]string) error {
 	opts := env.Options{Prefix: prefix, Environment: vars, FuncMap: map[reflect.Type]env.ParserFunc{
-		reflect.TypeFor[time.Duration](): parseDuration,
+		reflect.TypeFor[time.Duration](): func(s string) (any, error) { return discovery.ParseTime(s) },
 	}}
 	if vars == nil {
 		opts.Environment = map[string]string{}
@@ -168,14 +169,6 @@ func overlay[T any](dst *T, prefix string, vars map[string]string) error {
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
-}
-
-// parseDuration takes Go's spelling, and nginx's: a bare number is seconds.
-func parseDuration(s string) (any, error) {
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return time.Duration(n) * time.Second, nil
-	}
-	return time.ParseDuration(s)
 }
 
 // A field is one setting, read from struct tags.
