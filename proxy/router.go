@@ -36,6 +36,7 @@ type Router struct {
 	log     *slog.Logger
 	started time.Time
 	secret  []byte                // signs the cookies of sticky sessions
+	place   time.Duration         // see placeTime
 	first   chan struct{}         // closed when a State has been applied
 	table   atomic.Pointer[Table] // never nil; stored under mu
 
@@ -67,6 +68,7 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 		report:   report,
 		log:      log,
 		started:  time.Now(),
+		place:    placeTime,
 		first:    make(chan struct{}),
 		secret:   []byte(rand.Text()),
 		status:   make(map[discovery.Key]health.Status),
@@ -206,7 +208,17 @@ func (r *Router) adoptLocked(s discovery.State, now time.Time) (gone []*Backend)
 			}
 			b := r.backends[e.Key]
 			if b == nil || b.addr != e.Addr {
-				b = newBackend(e, r.poolLocked(e, opts), c)
+				if was := r.pausedLocked(e); was != nil { // it has its connections still, and requests that wait in them
+					was.pool.Resume()
+					was.prior = nil
+					b = newBackend(e, was.pool, c)
+					b.prior = was
+				} else {
+					b = newBackend(e, upstream.NewPool(e.Addr, opts), c)
+				}
+			}
+			if b.paused && !e.Paused {
+				b.pool.Resume()
 			}
 			b.paused = e.Paused
 			b.pool.SetOptions(opts)
@@ -229,16 +241,14 @@ func (r *Router) adoptLocked(s discovery.State, now time.Time) (gone []*Backend)
 	return gone
 }
 
-// poolLocked makes the pool of a new backend. A container that was paused has its connections still, and
-// requests in them that have waited.
-func (r *Router) poolLocked(e discovery.Endpoint, o upstream.Options) *upstream.Pool {
+// pausedLocked finds the run of an endpoint that was paused until now; nil: there was none.
+func (r *Router) pausedLocked(e discovery.Endpoint) *Backend {
 	for k, b := range r.backends {
 		if b.paused && !e.Paused && b.addr == e.Addr && k.ID == e.Key.ID && k.Port == e.Key.Port {
-			b.pool.Resume()
-			return b.pool
+			return b
 		}
 	}
-	return upstream.NewPool(e.Addr, o)
+	return nil
 }
 
 // Mark records what is well. A status that comes before the endpoint it is about is kept for it.
