@@ -58,7 +58,7 @@ type exchange struct {
 	hasBody bool
 	shared  bool // somebody else reads the body, or did
 
-	backend   *Backend         // holds a reservation until the end; nil: none
+	backend   *member          // holds a reservation until the end; nil: none
 	tried     []*balancer.Load // not to be had again
 	attempts  int              //
 	sent      int              // those that may have reached an application, at the backend's expense
@@ -136,12 +136,10 @@ func (x *exchange) end() {
 			x.observe(b)
 		}
 		b.Release()
+		x.svc.freed(b)
 	}
-	if x.svc != nil {
-		if x.repeating {
-			x.svc.group.retrying.Add(-1)
-		}
-		x.svc.group.queue.release(x.svc.newest) // its place may be what somebody waits for
+	if x.repeating {
+		x.svc.group.retrying.Add(-1)
 	}
 	if x.switched != nil {
 		x.switched.Close() // ReverseProxy does not when it refuses to switch
@@ -203,7 +201,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // send makes one attempt.
-func (x *exchange) send(b *Backend, req *http.Request, fresh bool) (*http.Response, error) {
+func (x *exchange) send(b *member, req *http.Request, fresh bool) (*http.Response, error) {
 	a := upstream.Attempt{Fresh: fresh}
 	if upstream.IsIdempotent(req.Method) {
 		a.Movable = always
@@ -235,7 +233,7 @@ func (x *exchange) bodyRemains() bool { return x.shared && !x.body.whole() }
 
 // pick reserves a backend that this request has not had, of the newest snapshot; nil: there is none, or
 // others were waiting for it first.
-func (x *exchange) pick() *Backend {
+func (x *exchange) pick() *member {
 	svc := x.svc
 	if svc.group.queue.length.Load() > 0 {
 		return nil
@@ -253,7 +251,7 @@ func (x *exchange) pick() *Backend {
 }
 
 // take notes that the next attempt is with b.
-func (x *exchange) take(b *Backend) {
+func (x *exchange) take(b *member) {
 	b.requests.Add(1)
 	x.attempts++
 	x.tried = append(x.tried, &b.Load)
@@ -265,7 +263,7 @@ func (x *exchange) take(b *Backend) {
 
 // park waits until the request is granted a backend, and returns that with a reservation. Otherwise it
 // returns errNoBackend, or what is wrong with the client.
-func (x *exchange) park(ctx context.Context) (*Backend, error) {
+func (x *exchange) park(ctx context.Context) (*member, error) {
 	q, settings := &x.svc.group.queue, x.svc.spec.Settings
 	now := time.Now()
 	first := x.until.IsZero()
@@ -296,15 +294,15 @@ func (x *exchange) park(ctx context.Context) (*Backend, error) {
 		if err != errNoBackend { // the client's doing
 			b.Release()
 			b.window.leave(false)
-			q.release(x.svc.newest)
+			x.svc.freed(b)
 			return nil, err
 		}
 	}
 	x.tried = w.tried
-	group, svc := x.svc.group, x.svc // x may serve another request by then
+	svc := x.svc // x may serve another request by then
 	x.admitted = time.AfterFunc(svc.router.place, func() {
 		b.window.leave(false)
-		group.queue.release(svc.newest)
+		svc.freed(b)
 	})
 	if x.hasBody && !x.body.rewind() {
 		b.Release()
@@ -315,7 +313,7 @@ func (x *exchange) park(ctx context.Context) (*Backend, error) {
 }
 
 // wait returns when w is granted a backend, or has waited in vain.
-func (x *exchange) wait(ctx context.Context, w *waiter, unreadable <-chan error) (*Backend, error) {
+func (x *exchange) wait(ctx context.Context, w *waiter, unreadable <-chan error) (*member, error) {
 	q := &x.svc.group.queue
 	timer := time.NewTimer(min(again, time.Until(x.until)))
 	defer timer.Stop()
@@ -341,7 +339,7 @@ func (x *exchange) wait(ctx context.Context, w *waiter, unreadable <-chan error)
 }
 
 // leaveWindow gives back the place that a request from the queue had, and lets the next ones go.
-func (x *exchange) leaveWindow(b *Backend, answered bool) {
+func (x *exchange) leaveWindow(b *member, answered bool) {
 	held := x.admitted
 	x.admitted = nil
 	switch {
@@ -352,7 +350,7 @@ func (x *exchange) leaveWindow(b *Backend, answered bool) {
 	case held != nil && answered:
 		b.window.grow()
 	}
-	x.svc.group.queue.release(x.svc.newest)
+	x.svc.freed(b)
 }
 
 // wasStale reports whether an attempt failed because a kept-alive connection was closed at this very
@@ -375,7 +373,7 @@ func (x *exchange) mayRepeat(req *http.Request) bool {
 // body allow it: freely when its container was stopped or paused under it, else within limits that keep
 // a sick service from being asked ever more. This is the one place that decides where a request goes on;
 // wasStale comes before it, since what it finds is no failure of the backend.
-func (x *exchange) judge(b *Backend, err *upstream.Error, req *http.Request) (again bool, reason Reason) {
+func (x *exchange) judge(b *member, err *upstream.Error, req *http.Request) (again bool, reason Reason) {
 	if err.Phase == upstream.Client || req.Context().Err() != nil {
 		return false, 0 // the client's doing
 	}
@@ -422,7 +420,7 @@ func (x *exchange) repeat() bool {
 }
 
 // answered takes a response from a backend.
-func (x *exchange) answered(b *Backend, res *http.Response) {
+func (x *exchange) answered(b *member, res *http.Response) {
 	x.backend = b
 	x.leaveWindow(b, true)
 	if x.repeating { // or a stream would keep it for hours
@@ -461,7 +459,7 @@ func (x *exchange) answered(b *Backend, res *http.Response) {
 }
 
 // observe tells how long an attempt took.
-func (x *exchange) observe(b *Backend) {
+func (x *exchange) observe(b *member) {
 	if !x.sentAt.IsZero() {
 		b.Observe(time.Since(x.sentAt))
 	}

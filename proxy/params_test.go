@@ -290,3 +290,38 @@ func TestLearnt(t *testing.T) {
 		t.Errorf("a session that is over: %q", got)
 	}
 }
+
+// TestShared: a backend of two services counts for each its own requests, and a place that one gives back
+// is had by the other at once.
+func TestShared(t *testing.T) { run(t, testShared) }
+
+func testShared(t *testing.T, in lane) {
+	arrived, finish := make(chan string, 10), make(chan bool)
+	b := startBackend(t, "one", func(w http.ResponseWriter, r *http.Request) {
+		arrived <- r.URL.Path
+		<-finish
+	})
+	web, api := queued(web(b)), queued(web(b))
+	api.Name, api.Routes = "api", []discovery.Route{{Path: "/api"}}
+	web.Endpoints[0].MaxConns, api.Endpoints[0].MaxConns = 1, 1
+	p := serve(t, in, api, web)
+	first, second := p.dial(), p.dial()
+	first.ask("GET /api")
+	soon(t, arrived, "the first")
+	second.ask("GET /")
+	p.untilParked(1)
+	start := time.Now()
+	finish <- true
+	soon(t, arrived, "the second")
+	if took := time.Since(start); took > again/2 {
+		t.Errorf("the place was free, and it took %v to be had", took)
+	}
+	close(finish)
+	first.reply("GET")
+	second.reply("GET")
+	for _, s := range p.Router.Table().Services() {
+		if got := s.View().Backends[0].Requests; got != 1 {
+			t.Errorf("%s: %d requests, want 1", s.spec.Name, got)
+		}
+	}
+}

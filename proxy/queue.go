@@ -32,7 +32,7 @@ type waiter struct {
 	since   time.Time        // when the request came
 	key     uint64           // affinity
 	tried   []*balancer.Load // what it has had, until something changes; guarded by the queue's mu
-	granted chan *Backend    // holds one, so that who grants does not wait
+	granted chan *member     // holds one, so that who grants does not wait
 	place   *list.Element    // nil: left, or granted; guarded by the queue's mu
 }
 
@@ -43,7 +43,7 @@ func (q *queue) join(since time.Time, key uint64, tried []*balancer.Load, max in
 	if q.waiting.Len() >= max {
 		return nil
 	}
-	w := &waiter{since: since, key: key, tried: tried, granted: make(chan *Backend, 1)}
+	w := &waiter{since: since, key: key, tried: tried, granted: make(chan *member, 1)}
 	before := q.waiting.Back()
 	for before != nil && before.Value.(*waiter).since.After(since) {
 		before = before.Prev() // it comes back from an attempt, and was first
@@ -58,7 +58,7 @@ func (q *queue) join(since time.Time, key uint64, tried []*balancer.Load, max in
 }
 
 // leave gives up a place, unless a backend has been granted meanwhile, which it returns.
-func (q *queue) leave(w *waiter) *Backend {
+func (q *queue) leave(w *waiter) *member {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if w.place == nil {

@@ -171,14 +171,14 @@ func settle(changed []*Service) {
 	for _, s := range changed {
 		for _, m := range s.members {
 			switch {
-			case m.backend == nil:
+			case m.Backend == nil:
 			case m.endpoint.Stopping:
-				m.backend.leaves()
+				m.Backend.leaves()
 			default:
-				m.backend.stays()
+				m.Backend.stays()
 			}
-			if m.backend != nil && m.endpoint.Paused {
-				m.backend.pool.Pause(errPaused, len(s.tiers) > 0)
+			if m.Backend != nil && m.endpoint.Paused {
+				m.Backend.pool.Pause(errPaused, len(s.tiers) > 0)
 			}
 		}
 		s.group.queue.changed()
@@ -202,19 +202,22 @@ func (r *Router) adoptLocked(s discovery.State, now time.Time) (gone []*Backend)
 		g.left = now
 		for _, e := range spec.Endpoints {
 			owners[e.Key] = append(owners[e.Key], spec.Name)
-			c := g.counterLocked(e.Name, now)
+			g.counterLocked(e.Name, now)
 			if !usable(e) {
 				continue
 			}
-			b := r.backends[e.Key]
+			b := live[e.Key] // of another service
+			if b == nil {
+				b = r.backends[e.Key]
+			}
 			if b == nil || b.addr != e.Addr {
 				if was := r.pausedLocked(e); was != nil { // it has its connections still, and requests that wait in them
 					was.pool.Resume()
 					was.prior = nil
-					b = newBackend(e, was.pool, c)
+					b = newBackend(e, was.pool)
 					b.prior = was
 				} else {
-					b = newBackend(e, upstream.NewPool(e.Addr, opts), c)
+					b = newBackend(e, upstream.NewPool(e.Addr, opts))
 				}
 			}
 			if b.paused && !e.Paused {
@@ -226,6 +229,12 @@ func (r *Router) adoptLocked(s discovery.State, now time.Time) (gone []*Backend)
 			pools[b.pool] = true
 		}
 		g.forgetLocked(now)
+	}
+	for k, b := range live {
+		b.shared.Store(nil)
+		if names := owners[k]; len(names) > 1 {
+			b.shared.Store(&names)
+		}
 	}
 	maps.DeleteFunc(r.groups, func(_ string, g *group) bool { return now.Sub(g.left) > memory })
 	for k, b := range r.backends {

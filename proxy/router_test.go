@@ -146,7 +146,7 @@ func TestSharedBackend(t *testing.T) {
 			t.Errorf("in service %s the backend is %s, want up", s.spec.Name, got)
 		}
 	}
-	if a, b := r.Table().Services()[0].members[0].backend, r.Table().Services()[1].members[0].backend; a != b {
+	if a, b := r.Table().Services()[0].members[0].Backend, r.Table().Services()[1].members[0].Backend; a != b {
 		t.Error("the services have a Backend each, want one: its load counts for both")
 	}
 }
@@ -156,7 +156,7 @@ func TestCountersSurvive(t *testing.T) {
 	r := newRouter()
 	one := endpoint("web-1", "127.0.0.1:1")
 	r.Apply(discovery.State{Services: []discovery.Service{service("web", "/", one)}})
-	r.Table().Services()[0].members[0].backend.requests.Add(7)
+	r.Table().Services()[0].members[0].requests.Add(7)
 	for _, step := range []func(*discovery.Endpoint){
 		func(e *discovery.Endpoint) { e.Addr, e.Down = "", "exited (0)" },
 		func(e *discovery.Endpoint) { e.Addr, e.Down, e.Key.Run = "127.0.0.1:2", "", 2 },

@@ -33,7 +33,7 @@ func (s *Service) hope(now time.Time) bool {
 	if s = s.newest(); s == nil {
 		return false
 	}
-	runs := slices.ContainsFunc(s.members, func(m member) bool { return m.backend != nil })
+	runs := slices.ContainsFunc(s.members, func(m member) bool { return m.Backend != nil })
 	return runs || s.spec.Expected || now.Sub(s.left) < hopeful || now.Sub(s.router.started) < hopeful
 }
 
@@ -41,26 +41,27 @@ func (s *Service) hope(now time.Time) bool {
 func (s *Service) inFlight() int64 {
 	n := s.group.queue.length.Load()
 	for _, m := range s.members {
-		if m.backend != nil {
-			n += m.backend.InFlight()
+		if m.Backend != nil {
+			n += m.Backend.InFlight()
 		}
 	}
 	return n
 }
 
-// A member is an endpoint with what is known of it.
+// A member is an endpoint of a service with what is known of it. Its Backend may belong to other services
+// too; its counters are the service's own.
 type member struct {
 	endpoint discovery.Endpoint
 	status   health.Status
-	backend  *Backend // nil: it has no address
-	counters *counters
+	*Backend // nil: it has no address
+	*counters
 }
 
 func newMember(e discovery.Endpoint, s health.Status, b *Backend, c *counters) member {
 	if b != nil && (s.Trial || s.State != health.Up) {
 		b.watched.Store(true)
 	}
-	return member{endpoint: e, status: s, backend: b, counters: c}
+	return member{endpoint: e, status: s, Backend: b, counters: c}
 }
 
 // state is the one word of /api/state, and why it is not "up".
@@ -78,7 +79,7 @@ func (m member) state() (state, why string) {
 
 // A tier is a set of backends that is used when no better one has any left.
 type tier struct {
-	backends []*Backend
+	backends []*member
 	picker   balancer.Picker
 }
 
@@ -90,7 +91,7 @@ func (s *Service) buildTiers(now time.Time) {
 	var ready, backup, reserve, last []member
 	for _, m := range s.members {
 		switch e := m.endpoint; {
-		case m.backend == nil || e.Paused || e.Drain:
+		case m.Backend == nil || e.Paused || e.Drain:
 		case e.Stopping:
 			if m.status.State == health.Up || m.status.Reachable {
 				last = append(last, m)
@@ -118,7 +119,7 @@ func (s *Service) newTier(ms []member, now time.Time) tier {
 	for _, m := range ms {
 		proven = proven || !m.status.Trial
 	}
-	t := tier{backends: make([]*Backend, len(ms))}
+	t := tier{backends: make([]*member, len(ms))}
 	rising := false
 	for _, m := range ms {
 		rising = rising || m.risen(now) < 1
@@ -127,9 +128,9 @@ func (s *Service) newTier(ms []member, now time.Time) tier {
 	s.rising = s.rising || rising
 	cs := make([]balancer.Candidate, len(ms))
 	for i, m := range ms {
-		t.backends[i] = m.backend
+		t.backends[i] = &ms[i]
 		cs[i] = balancer.Candidate{
-			Name: s.spec.Name + "/" + m.endpoint.Name, Weight: max(m.endpoint.Weight, 1), Limit: int64(m.endpoint.MaxConns), Load: &m.backend.Load,
+			Name: s.spec.Name + "/" + m.endpoint.Name, Weight: max(m.endpoint.Weight, 1), Limit: int64(m.endpoint.MaxConns), Load: &m.Backend.Load,
 		}
 		if rising {
 			cs[i].Weight = max(int(100*float64(cs[i].Weight)*m.risen(now)), 1)
@@ -148,15 +149,15 @@ const leastRise = .1
 // risen is the share of its weight that a member has by now (nginx: slow_start).
 func (m *member) risen(now time.Time) float64 {
 	span := m.endpoint.SlowStart
-	if span <= 0 || m.backend == nil || m.backend.rose.IsZero() {
+	if span <= 0 || m.Backend == nil || m.rose.IsZero() {
 		return 1
 	}
-	return min(max(float64(now.Sub(m.backend.rose))/float64(span), leastRise), 1)
+	return min(max(float64(now.Sub(m.rose))/float64(span), leastRise), 1)
 }
 
 // pick chooses a backend and reserves it; the caller releases its Load. It returns nil when there is
 // none that q allows: each was tried or is full.
-func (s *Service) pick(q balancer.Query) *Backend {
+func (s *Service) pick(q balancer.Query) *member {
 	for n, t := range s.tiers {
 		if n == s.good && s.full(q) {
 			break
@@ -183,7 +184,7 @@ func (s *Service) full(q balancer.Query) bool {
 
 // admit is pick for a request that has waited: it also takes a place in the backend's window. While those
 // of a tier are full, a worse tier is not looked at.
-func (s *Service) admit(q balancer.Query) *Backend {
+func (s *Service) admit(q balancer.Query) *member {
 	for n, t := range s.tiers {
 		full := n == s.good && s.full(q)
 		if full {
@@ -203,6 +204,18 @@ func (s *Service) admit(q balancer.Query) *Backend {
 		}
 	}
 	return nil
+}
+
+// freed lets those who wait have the place of m that has become free, those of other services too.
+func (s *Service) freed(m *member) {
+	s.group.queue.release(s.newest)
+	if names := m.shared.Load(); names != nil {
+		for _, name := range *names {
+			if other := s.router.Table().byName(name); other != nil && name != s.spec.Name {
+				other.group.queue.release(other.newest)
+			}
+		}
+	}
 }
 
 // A ServiceView is what a Service shows to people and to metrics.
@@ -244,12 +257,12 @@ func (s *Service) View() ServiceView {
 		e := m.endpoint
 		bv := BackendView{ID: e.Key.ID, Name: e.Name, Addr: e.Addr, Since: m.status.Since, Weight: e.Weight}
 		bv.State, bv.Why = m.state()
-		if b := m.backend; b != nil {
+		if b := m.Backend; b != nil {
 			bv.InFlight = b.InFlight()
 		}
-		bv.Requests = m.counters.requests.Load()
+		bv.Requests = m.requests.Load()
 		for i := range bv.Failures {
-			bv.Failures[i] = m.counters.failures[i].Load()
+			bv.Failures[i] = m.failures[i].Load()
 		}
 		v.Backends = append(v.Backends, bv)
 	}

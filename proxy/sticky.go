@@ -31,7 +31,7 @@ func newStickiness(s *Service, secret []byte) *stickiness {
 	st := &stickiness{Sticky: cfg, tokens: make(map[string]*member), names: make(map[*Backend]string), learnt: &s.group.learnt}
 	for i := range s.members {
 		m := &s.members[i]
-		if m.backend == nil {
+		if m.Backend == nil {
 			continue
 		}
 		// A name stands for whoever has it: container-number 1 of a service, recreated or not.
@@ -42,7 +42,7 @@ func newStickiness(s *Service, secret []byte) *stickiness {
 		if other := st.tokens[token]; other == nil || !other.takesBound() {
 			st.tokens[token] = m
 		}
-		st.names[m.backend] = token
+		st.names[m.Backend] = token
 	}
 	return st
 }
@@ -58,16 +58,16 @@ func sign(secret []byte, name string) string {
 // drain, which means just that. One that Docker stops, or that is paused, does not.
 func (m *member) takesBound() bool {
 	e := m.endpoint
-	return m.backend != nil && !e.Stopping && !e.Paused && m.status.State == health.Up
+	return m.Backend != nil && !e.Stopping && !e.Paused && m.status.State == health.Up
 }
 
 // bound reserves the backend that a request is bound to; nil: none that can be had.
-func (st *stickiness) bound(x *exchange) *Backend {
+func (st *stickiness) bound(x *exchange) *member {
 	m := st.tokens[st.token(x)]
-	if m == nil || !m.takesBound() || !m.backend.Reserve(int64(m.endpoint.MaxConns)) {
+	if m == nil || !m.takesBound() || !m.Reserve(int64(m.endpoint.MaxConns)) {
 		return nil
 	}
-	return m.backend
+	return m
 }
 
 // token is what a request says of where it is bound.
@@ -98,8 +98,8 @@ func (st *stickiness) value(x *exchange, variable string) string {
 }
 
 // answered binds the client to the backend that has answered.
-func (st *stickiness) answered(x *exchange, b *Backend, h http.Header) {
-	token := st.names[b]
+func (st *stickiness) answered(x *exchange, b *member, h http.Header) {
+	token := st.names[b.Backend]
 	switch {
 	case token == "":
 	case st.Mode == discovery.StickyLearn:
