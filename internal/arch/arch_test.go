@@ -53,6 +53,7 @@ var graph = map[string][]string{
 
 	"bench":                     {},
 	"internal/arch":             {},
+	"internal/conformance":      {},
 	"internal/dockertest":       {},
 	"internal/example/flaskapp": {},
 	"internal/readme":           {},

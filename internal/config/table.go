@@ -34,6 +34,21 @@ func Table() string {
 	return b.String()
 }
 
+// Names are all variables and labels that there are.
+func Names() map[string]bool {
+	all := make(map[string]bool)
+	for key, f := range fields(reflect.TypeFor[Config](), Prefix) {
+		all[key] = true
+		if f.inService {
+			all[labelName(strings.TrimPrefix(key, Prefix))] = true
+		}
+	}
+	for key := range fields(reflect.TypeFor[Labels](), "") {
+		all[labelName(key)] = true
+	}
+	return all
+}
+
 func describe(f field) string {
 	if f.later {
 		return "(not built yet) " + f.help
