@@ -79,14 +79,14 @@ type tier struct {
 
 // buildTiers sorts the members by how good they are: ready; ready backups; those that accept
 // connections but are not well, or whose HEALTHCHECK has not run yet; stopping ones, since a shell as
-// PID 1 ignores SIGTERM for its whole grace period. Only what is ready is balanced on; the rest is
-// better than an error.
+// PID 1 ignores SIGTERM for its whole grace period, and those that asked to be drained. Only what is ready
+// is balanced on; the rest is better than an error.
 func (s *Service) buildTiers() {
 	var ready, backup, reserve, last []member
 	for _, m := range s.members {
 		switch e := m.endpoint; {
 		case m.backend == nil || e.Paused:
-		case e.Stopping:
+		case e.Stopping, m.status.State == health.Draining:
 			if m.status.State == health.Up || m.status.Reachable {
 				last = append(last, m)
 			}
