@@ -63,7 +63,8 @@ type Endpoint struct {
 	Addr   string // host:port; empty when Down
 	Server        // what its container's labels say of it alone
 
-	Check health.Check // how it is checked, and how many failures it is allowed
+	Check     health.Check // how it is checked, and how many failures it is allowed
+	CheckAddr string       // host:port of Check.OtherPort, where that is not on the host of Addr
 
 	Down     string        // why it does not run ("exited", "restarting"), empty when it does
 	Stopping bool          // asked to stop, still running
@@ -116,7 +117,7 @@ func (s State) Targets() []health.Target {
 			}
 			ts = append(ts, health.Target{
 				Key: e.Key, Name: e.Name, Addr: e.Addr, Docker: e.Docker,
-				Paused: e.Paused, Relay: e.Relay, Check: e.Check,
+				Paused: e.Paused, Relay: e.Relay, Check: e.Check, CheckAddr: e.CheckAddr,
 			})
 		}
 	}

@@ -83,12 +83,12 @@ type tier struct {
 	picker   balancer.Picker
 }
 
-// buildTiers sorts the members by how good they are: ready; ready backups; those that accept
-// connections but are not well, or whose HEALTHCHECK has not run yet; stopping ones, since a shell as
-// PID 1 ignores SIGTERM for its whole grace period. Only what is ready is balanced on; the rest is
-// better than an error. One that is marked to drain gets only what is bound to it.
+// buildTiers sorts the members by how good they are: ready; ready backups; those that asked to be drained;
+// those that accept connections but are not well, or whose HEALTHCHECK has not run yet; stopping ones, since
+// a shell as PID 1 ignores SIGTERM for its whole grace period. Only what is ready is balanced on; the rest is
+// better than an error. One that the user marked to drain gets only what is bound to it.
 func (s *Service) buildTiers(now time.Time) {
-	var ready, backup, reserve, last []member
+	var ready, backup, drain, reserve, last []member
 	for _, m := range s.members {
 		switch e := m.endpoint; {
 		case m.Backend == nil || e.Paused || e.Drain:
@@ -96,6 +96,8 @@ func (s *Service) buildTiers(now time.Time) {
 			if m.status.State == health.Up || m.status.Reachable {
 				last = append(last, m)
 			}
+		case m.status.State == health.Draining:
+			drain = append(drain, m)
 		case m.status.State == health.Up && e.Backup:
 			backup = append(backup, m)
 		case m.status.State == health.Up:
@@ -104,7 +106,7 @@ func (s *Service) buildTiers(now time.Time) {
 			reserve = append(reserve, m)
 		}
 	}
-	for i, ms := range [][]member{ready, backup, reserve, last} {
+	for i, ms := range [][]member{ready, backup, drain, reserve, last} {
 		if len(ms) > 0 {
 			s.tiers = append(s.tiers, s.newTier(ms, now))
 			if i < 2 {

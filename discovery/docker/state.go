@@ -342,6 +342,11 @@ func (w world) endpoint(c *container, port uint16) (_ discovery.Endpoint, why st
 		e.Down = "disconnected from network " + c.lost
 		return e, ""
 	}
+	if e.Relay && e.Check.OtherPort != 0 {
+		if e.CheckAddr, _, why = w.address(c, e.Check.OtherPort); e.CheckAddr == "" {
+			return e, "health check: " + why
+		}
+	}
 	e.Stopping, e.Paused, e.Docker = !c.stopping.IsZero(), c.paused, c.health
 	return e, ""
 }

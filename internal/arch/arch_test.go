@@ -82,6 +82,8 @@ func TestDependencies(t *testing.T) {
 		"github.com/prometheus/": {"internal/metrics"},
 		"github.com/caarlos0/":   {"internal/config"},
 		"golang.org/x/sync":      {"cmd/longshore", "discovery/docker", "bench"},
+
+		"google.golang.org/protobuf/encoding/protowire": {"health"},
 	}
 	all := packages(t)
 	for name, p := range all {

@@ -37,9 +37,9 @@ func DefaultLabels(defaults discovery.Settings) Labels {
 func ParseLabels(labels map[string]string, defaults discovery.Settings) (l Labels, warnings []string, err error) {
 	l = DefaultLabels(defaults)
 	vars := make(map[string]string)
-	var known []string
-	for k := range fields(reflect.TypeFor[Labels](), "") {
-		known = append(known, labelName(k))
+	known := names(fields(reflect.TypeFor[Labels](), ""), "")
+	for i, name := range known {
+		known[i] = labelName(name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
 		if !strings.HasPrefix(name, LabelPrefix) {

@@ -23,7 +23,11 @@ func Table() string {
 		if f.inService {
 			label = labelName(strings.TrimPrefix(key, Prefix))
 		}
-		row(key, label, f.def, describe(f))
+		help := describe(f)
+		if f.alias != "" {
+			help += "; also written " + code(labelName(f.alias)) + ", " + code(Prefix+f.alias)
+		}
+		row(key, label, f.def, help)
 	}
 	labels := fields(reflect.TypeFor[Labels](), "")
 	for _, key := range inOrder(labels) {

@@ -87,4 +87,3 @@ func tests(t *testing.T) map[string]bool {
 	}
 	return all
 }
-
