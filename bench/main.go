@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 const usage = `usage: go run ./bench throughput|events|start [flags]
@@ -26,10 +27,11 @@ go run ./bench SCENARIO -h explains its flags.
 `
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	scenarios := map[string]func(context.Context, *flag.FlagSet, []string) error{
-		"throughput": throughput, "events": events, "start": start, "reverseproxy": reverseProxy,
+		"throughput": throughput, "events": eventLatency, "start": start, "dynamic": dynamic,
+		"reverseproxy": reverseProxy, "reloader": reloader, // run by the others
 	}
 	if len(os.Args) < 2 || scenarios[os.Args[1]] == nil {
 		fmt.Fprint(os.Stderr, usage)
@@ -38,6 +40,9 @@ func main() {
 	name := os.Args[1]
 	if err := scenarios[name](ctx, flag.NewFlagSet(name, flag.ExitOnError), os.Args[2:]); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		if _, wrong := err.(usageError); wrong {
+			os.Exit(2)
+		}
 		os.Exit(1)
 	}
 }
