@@ -38,6 +38,7 @@ type outcome struct {
 	P999 float64 `json:"p999_ms"`
 	Max  float64 `json:"max_ms"`
 	Late float64 `json:"generator_late_p999_ms"`
+	Slow float64 `json:"slow_max_ms,omitempty"` // longest of the requests that the app takes its time for, which are not in the above
 
 	Outage   float64            `json:"outage_ms"` // longest time without any replica
 	Replicas []part             `json:"replicas"`
@@ -140,7 +141,11 @@ func judge(tk *take) *outcome {
 			s.Cause = "answered, but not executed"
 		}
 		if s.Cause == "" {
-			took.RecordValue(max(1, (s.Took - s.Asked).Microseconds()))
+			if s.Asked > 0 {
+				o.Slow = max(o.Slow, ms(s.Took))
+			} else {
+				took.RecordValue(max(1, s.Took.Microseconds()))
+			}
 			answers[s.Replica]++
 			continue
 		}
@@ -383,7 +388,9 @@ func timeline(tk *take, names map[string]string) []interval {
 				continue
 			}
 			line[i].By[names[s.Replica]]++
-			took = append(took, ms(s.Took-s.Asked))
+			if s.Asked == 0 {
+				took = append(took, ms(s.Took))
+			}
 		}
 		if len(took) > 0 {
 			line[i].Median, line[i].Max = median(took), slices.Max(took)
@@ -439,6 +446,13 @@ func verdictsOf(tk *take, o *outcome) (vs []verdict) {
 		target = fmt.Sprintf("p99.9 under %d ms, the app's own downtime and 300 ms", limit.Milliseconds())
 	}
 	vs = append(vs, verdict{target, o.P999 < ms(limit), false, fmt.Sprintf("%.0f ms", o.P999)})
+
+	if tk.sc.Slow {
+		// One that was in flight on an app that exited begins again on another.
+		limit := 2*slowly + usedWithin
+		vs = append(vs, verdict{fmt.Sprintf("slow requests under %d ms, which is twice what they take, and 200 ms", limit.Milliseconds()),
+			o.Slow < ms(limit), false, fmt.Sprintf("%.0f ms", o.Slow)})
+	}
 
 	if len(o.Uses) > 0 {
 		allowed := usedWithin + tk.sc.listenAfter()

@@ -37,6 +37,9 @@ func (s step) String() string {
 // tail is how long the load goes on after the last step.
 const tail = 4 * time.Second
 
+// slowly is how long the app takes for a slow request.
+const slowly = 500 * time.Millisecond
+
 // quickly is how much of each while is left in quick runs.
 const quickly = 0.4
 
@@ -100,7 +103,7 @@ func (sc scenario) streams(rate int) []stream {
 	}
 	all := []stream{{Rate: rate, Method: method, Path: "/?%d"}}
 	if sc.Slow {
-		all = append(all, stream{Rate: 20, Method: "GET", Path: "/slow?500ms", Asked: 500 * time.Millisecond})
+		all = append(all, stream{Rate: 20, Method: "GET", Path: "/slow?" + slowly.String(), Asked: slowly})
 	}
 	return all
 }
