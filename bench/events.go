@@ -197,7 +197,7 @@ func (l *appliedLog) values(change, from string) (ms []float64) {
 
 // buildImage makes an image of the example's web service.
 func buildImage(ctx context.Context, dir, tag string) error {
-	if _, err := build(ctx, dir, "./internal/example/flaskapp"); err != nil {
+	if _, err := build(ctx, dir, "longshore/internal/example/flaskapp"); err != nil {
 		return err
 	}
 	dockerfile := "FROM scratch\nCOPY flaskapp /flaskapp\nEXPOSE 5090\nENTRYPOINT [\"/flaskapp\"]\n"

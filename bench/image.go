@@ -32,14 +32,14 @@ func (im *images) tag(ctx context.Context, program string) (string, error) {
 	var dockerfile string
 	switch program {
 	case "longshore", "testapp":
-		pkg := map[string]string{"longshore": "./cmd/longshore", "testapp": "./internal/testapp"}[program]
+		pkg := map[string]string{"longshore": "longshore/cmd/longshore", "testapp": "longshore/internal/testapp"}[program]
 		if _, err := build(ctx, dir, pkg); err != nil {
 			return "", err
 		}
 		dockerfile = fmt.Sprintf("FROM scratch\nCOPY %[1]s /%[1]s\nEXPOSE %[2]s\nENTRYPOINT [\"/%[1]s\"]\n", program,
 			map[string]string{"longshore": "80", "testapp": "5090"}[program])
 	default:
-		if _, err := build(ctx, dir, "./bench"); err != nil { // for the reloader
+		if _, err := build(ctx, dir, "longshore/bench"); err != nil { // for the reloader
 			return "", err
 		}
 		base := official[program]

@@ -28,6 +28,7 @@ type load struct {
 	addr    string
 	begin   time.Time
 	streams []stream
+	each    func(shot) // called for each when it has ended, if set, by several goroutines; they are not kept then
 
 	inFlight atomic.Int64
 	mu       sync.Mutex // guards shots
@@ -100,6 +101,10 @@ func (l *load) send(one shot, s stream) {
 	}
 	l.inFlight.Add(-1)
 	one.Took = time.Since(l.begin) - one.Due
+	if l.each != nil {
+		l.each(one)
+		return
+	}
 	l.mu.Lock()
 	l.shots = append(l.shots, one)
 	l.mu.Unlock()
