@@ -59,7 +59,7 @@ func TestCauses(t *testing.T) {
 		"a gateway's":    {addr: origin(t, say("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")), cause: "status 502"},
 		"too short":      {addr: origin(t, say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nweb\n")), cause: "truncated"},
 		"no last chunk":  {addr: origin(t, say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nweb\n\r\n")), cause: "truncated"},
-		"half a head":    {addr: origin(t, say("HTTP/1.1 200 OK\r\nContent-")), cause: "closed before an answer"},
+		"half a head":    {addr: origin(t, say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n")), cause: "closed before an answer"},
 		"nothing":        {addr: origin(t, say("")), cause: "closed before an answer"},
 		"a reset":        {addr: origin(t, func(c *net.TCPConn) { c.SetLinger(0) }), cause: "reset"},
 		"no end":         {addr: origin(t, func(*net.TCPConn) { <-never }), cause: "no answer in 10 s"},
