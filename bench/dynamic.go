@@ -17,7 +17,7 @@ func dynamic(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	d := dynamicRun{}
 	fs.IntVar(&d.rate, "rate", 300, "requests per second")
 	scenarioNames := fs.String("scenarios", "all", "comma-separated, or all")
-	contenderNames := fs.String("peers", "", "comma-separated, or all (default all; with -quick longshore on all scenarios, and the others on the first of those asked for)")
+	contenderNames := fs.String("peers", "", "comma-separated, or all (default all; with -quick longshore, and the others in scale-down only)")
 	fs.BoolVar(&d.quick, "quick", false, "shorter scenarios")
 	fs.IntVar(&d.runs, "runs", 1, "how often each is played")
 	out := fs.String("out", "", "directory for report.md, report.json and report.html (default a new one under the temporary directory)")
@@ -165,6 +165,9 @@ func (d *dynamicRun) play(ctx context.Context) (*report, error) {
 			}
 			for run := range d.runs {
 				o, err := d.one(ctx, sc, c, run+1, end)
+				for again := 0; err == nil && o.Invalid != "" && again < 2; again++ {
+					o, err = d.one(ctx, sc, c, run+1, end)
+				}
 				if ctx.Err() != nil {
 					return r, errors.New("interrupted")
 				}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -44,8 +43,8 @@ type outcome struct {
 	Replicas []part             `json:"replicas"`
 	Uses     []use              `json:"uses"`
 	Applied  map[string]spread  `json:"event_to_applied_ms,omitempty"`
-	Parked   float64            `json:"parked,omitempty"`
-	Retries  map[string]float64 `json:"retries,omitempty"`
+	Parked   float64            `json:"parked,omitempty"`  // requests that Longshore let wait
+	Retries  map[string]float64 `json:"retries,omitempty"` // by reason
 	State    json.RawMessage    `json:"state,omitempty"`
 
 	Verdicts []verdict `json:"verdicts"`
@@ -408,19 +407,18 @@ func (o *outcome) readLongshore(tk *take) {
 		}
 	}
 	o.Retries = make(map[string]float64)
-	for line := range strings.Lines(tk.metrics) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		v, err := strconv.ParseFloat(value, 64)
-		if err != nil {
+	for name, v := range tk.after {
+		n := v - tk.before[name]
+		if n == 0 {
 			continue
 		}
 		if strings.HasPrefix(name, "longshore_parked_total{") {
-			o.Parked += v
+			o.Parked += n
 		}
 		if labels, ok := strings.CutPrefix(name, "longshore_retries_total{"); ok {
 			_, reason, _ := strings.Cut(labels, `reason="`)
 			reason, _, _ = strings.Cut(reason, `"`)
-			o.Retries[reason] += v
+			o.Retries[reason] += n
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,6 +34,8 @@ func soak(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	defer t.dismiss()
 	sc := scenario{Name: "soak", Replicas: 3}
 	who := contenders[0]
+	who.Env = maps.Clone(who.Env)
+	who.Env["LONGSHORE_LOG_LEVEL"], who.Env["LONGSHORE_ACCESS_LOG"] = "info", "off" // half an hour of lines that nobody reads
 	st, err := t.raise(ctx, sc, who)
 	if err != nil {
 		return err
@@ -73,10 +76,7 @@ func soak(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	nextMark, nextRestart := *marks, *every
 	for time.Since(l.begin) < *length && ctx.Err() == nil {
 		until := min(nextMark, nextRestart, *length)
-		select {
-		case <-time.After(time.Until(l.begin.Add(until))):
-		case <-ctx.Done():
-		}
+		sleep(ctx, time.Until(l.begin.Add(until)))
 		now := time.Since(l.begin)
 		if now >= nextRestart && now < *length {
 			if err := verbs["restart"](ctx, st, 1+restarts%sc.Replicas); err != nil && ctx.Err() == nil {
@@ -171,14 +171,9 @@ func descriptors(pid int) string {
 }
 
 func goroutines(admin string) string {
-	metrics, err := fetch(admin + "/metrics")
+	all, err := counters(admin)
 	if err != nil {
 		return "?"
 	}
-	for line := range strings.Lines(metrics) {
-		if n, ok := strings.CutPrefix(line, "go_goroutines "); ok {
-			return strings.TrimSpace(n)
-		}
-	}
-	return "?"
+	return fmt.Sprint(all["go_goroutines"])
 }

@@ -12,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -378,7 +380,8 @@ type take struct {
 	via      map[int]string      // by shot: the addresses a POST was sent to, where the proxy says so
 	applied  *appliedLog
 	state    json.RawMessage
-	metrics  string
+	before   map[string]float64 // Longshore's counters when the load began
+	after    map[string]float64 // and at the end
 }
 
 // A done is a step with its times since the load's begin.
@@ -390,13 +393,21 @@ type done struct {
 
 // play runs the scenario under load.
 func (st *stage) play(ctx context.Context, rate int, end time.Duration, progress func(*load)) (*take, error) {
-	l := &load{addr: st.addr, begin: time.Now().Add(50 * time.Millisecond), streams: st.sc.streams(rate)}
-	tk := &take{sc: st.sc, who: st.who, note: st.note, begin: l.begin}
-	stop := make(chan struct{})
-	if st.relay != nil {
-		go st.relay.cutEvery(2*time.Second, stop)
+	before := make(map[string]float64)
+	if st.admin != "" {
+		var err error
+		if before, err = counters(st.admin); err != nil {
+			return nil, err
+		}
 	}
-	go func() {
+	l := &load{addr: st.addr, begin: time.Now().Add(50 * time.Millisecond), streams: st.sc.streams(rate)}
+	tk := &take{sc: st.sc, who: st.who, note: st.note, begin: l.begin, before: before}
+	stop := make(chan struct{})
+	var around sync.WaitGroup
+	if st.relay != nil {
+		around.Go(func() { st.relay.cutEvery(2*time.Second, stop) })
+	}
+	around.Go(func() {
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for {
@@ -407,32 +418,15 @@ func (st *stage) play(ctx context.Context, rate int, end time.Duration, progress
 				return
 			}
 		}
-	}()
-	go func() {
+	})
+	around.Go(func() {
 		defer close(stop)
-		for _, s := range st.sc.Steps {
-			select {
-			case <-time.After(time.Duration(s.After * float64(time.Second))):
-			case <-ctx.Done():
-				return
-			}
-			d := done{Step: s.String(), Begin: time.Since(l.begin)}
-			if err := verbs[s.Do](ctx, st, s.N); err != nil {
-				d.Err = err.Error()
-			}
-			d.End = time.Since(l.begin)
-			tk.steps = append(tk.steps, d)
-		}
-		if st.sc.listenAfter() > 0 {
-			end += st.sc.listenAfter()
-		}
-		select {
-		case <-time.After(end):
-		case <-ctx.Done():
-		}
+		tk.steps = st.act(ctx, l.begin)
+		sleep(ctx, end+st.sc.listenAfter())
 		tk.length = time.Since(l.begin)
-	}()
+	})
 	tk.shots = l.run(ctx, stop)
+	around.Wait()
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -443,6 +437,28 @@ func (st *stage) play(ctx context.Context, rate int, end time.Duration, progress
 	}
 	tk.events, tk.replicas = st.watch.all()
 	return tk, st.collect(ctx, tk)
+}
+
+// act does the steps, one after another.
+func (st *stage) act(ctx context.Context, begin time.Time) (all []done) {
+	for _, s := range st.sc.Steps {
+		sleep(ctx, time.Duration(s.After*float64(time.Second)))
+		d := done{Step: s.String(), Begin: time.Since(begin)}
+		if err := verbs[s.Do](ctx, st, s.N); err != nil {
+			d.Err = err.Error()
+		}
+		d.End = time.Since(begin)
+		all = append(all, d)
+	}
+	return all
+}
+
+// sleep ends early with ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
 
 // collect reads what the apps and the proxy wrote down.
@@ -467,7 +483,7 @@ func (st *stage) collect(ctx context.Context, tk *take) error {
 			return err
 		}
 		tk.state = json.RawMessage(state)
-		if tk.metrics, err = fetch(st.admin + "/metrics"); err != nil {
+		if tk.after, err = counters(st.admin); err != nil {
 			return err
 		}
 	}
@@ -502,6 +518,23 @@ func viaOf(log []byte) map[int]string {
 		}
 	}
 	return via
+}
+
+// counters reads Longshore's metrics: by name and labels.
+func counters(admin string) (map[string]float64, error) {
+	metrics, err := fetch(admin + "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]float64)
+	for line := range strings.Lines(metrics) {
+		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
+			if v, err := strconv.ParseFloat(strings.TrimSpace(line[i:]), 64); err == nil {
+				all[line[:i]] = v
+			}
+		}
+	}
+	return all, nil
 }
 
 // fetch gets a small text.
