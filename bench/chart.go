@@ -52,7 +52,7 @@ const failed = "#d62728"
 
 // newChart lays out.
 func newChart(o *outcome) chart {
-	c := chart{Width: 960, Height: 270, Left: 44, Top: 40, Mid: 150, Low: 250}
+	c := chart{Width: 960, Height: 280, Left: 44, Top: 50, Mid: 160, Low: 260}
 	wide := float64(c.Width - c.Left - 10)
 	x := func(ms float64) float64 { return float64(c.Left) + wide*ms/max(o.Length, 1) }
 

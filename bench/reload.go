@@ -144,7 +144,8 @@ func (s *script) update(ctx context.Context) (changed bool, err error) {
 	for _, c := range running {
 		for _, n := range c.NetworkSettings.Networks {
 			if n.IPAddress != "" && !s.stopping[c.ID] {
-				servers = append(servers, "server "+n.IPAddress+":"+s.port+";")
+				// What fails is the script's business: else nginx would take all out for 10 s that do not listen yet.
+				servers = append(servers, "server "+n.IPAddress+":"+s.port+" max_fails=0;")
 				break
 			}
 		}
