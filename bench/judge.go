@@ -262,7 +262,7 @@ func outage(tk *take, lives []*life) (longest time.Duration) {
 // sent last to an app that exited meanwhile; for proxies without such a log, that an app exited
 // meanwhile and the proxy did not say 503 or 504.
 func excuse(tk *take, lives []*life, s shot) string {
-	if s.Method != "POST" {
+	if s.Method != "POST" || s.Took >= answerTimeout { // nobody had to wait that long to know it
 		return ""
 	}
 	// The signal comes before its event: an app can be gone some milliseconds before.
@@ -286,7 +286,7 @@ func excuse(tk *take, lives []*life, s shot) string {
 		if logged && s.Status == 502 && slices.ContainsFunc(r.Addrs, func(a string) bool { return strings.HasPrefix(hops[len(hops)-1], a+":") }) {
 			return "sent to " + r.Host + ", which exited"
 		}
-		if !tk.who.Admin && s.Status != 503 && s.Status != 504 && s.Took < answerTimeout {
+		if !tk.who.Admin && s.Status != 503 && s.Status != 504 {
 			return r.Host + " exited meanwhile"
 		}
 	}
