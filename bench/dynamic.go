@@ -165,7 +165,8 @@ func (d *dynamicRun) play(ctx context.Context) (*report, error) {
 			}
 			for run := range d.runs {
 				o, err := d.one(ctx, sc, c, run+1, end)
-				for again := 0; err == nil && o.Invalid != "" && again < 2; again++ {
+				// Late or not, what was lost was lost: such a take is not played again until it fits.
+				for again := 0; err == nil && o.Invalid != "" && o.Failed == 0 && again < 1; again++ {
 					o, err = d.one(ctx, sc, c, run+1, end)
 				}
 				if ctx.Err() != nil {
@@ -216,7 +217,7 @@ func (d *dynamicRun) one(ctx context.Context, sc scenario, c contender, run int,
 		}
 	}
 	if o.Invalid != "" {
-		line += "\n    not valid: " + o.Invalid
+		line += "\n    latencies are not valid: " + o.Invalid
 	}
 	fmt.Fprintln(os.Stderr, line)
 	return o, nil

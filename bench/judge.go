@@ -23,7 +23,7 @@ type outcome struct {
 	Contender string `json:"contender"`
 	Run       int    `json:"run"`
 	Note      string `json:"note,omitempty"`
-	Invalid   string `json:"invalid,omitempty"` // why the generator was the limit; empty: it was not
+	Invalid   string `json:"invalid,omitempty"` // why latencies say nothing of the proxy: the generator was late; empty: they do
 
 	Requests int            `json:"requests"`
 	Failed   int            `json:"failed"`   // without those excused
@@ -94,7 +94,8 @@ type spread struct {
 type verdict struct {
 	Target string `json:"target"`
 	Met    bool   `json:"met"`
-	Fatal  bool   `json:"fatal"` // for Longshore: the bench ends with an error
+	Fatal  bool   `json:"fatal"`          // for Longshore: the bench ends with an error
+	Void   bool   `json:"void,omitempty"` // it is about a latency, and those are not valid
 	Got    string `json:"got"`
 }
 
@@ -160,9 +161,7 @@ func judge(tk *take) *outcome {
 	at := func(h *hdrhistogram.Histogram, q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
 	o.P50, o.P99, o.P999, o.Max = at(took, 50), at(took, 99), at(took, 99.9), at(took, 100)
 	o.Late = at(late, 99.9)
-	if n := o.Causes[notSent]; n > 0 {
-		o.Invalid = fmt.Sprintf("%d requests could not be sent: %d were in flight", n, mostInFlight)
-	} else if l := at(late, 99); l > 50 {
+	if l := at(late, 99); l > 50 {
 		o.Invalid = fmt.Sprintf("the generator was late: 1 %% of the requests by %.0f ms or more", l)
 	}
 
@@ -425,13 +424,16 @@ func (o *outcome) readLongshore(tk *take) {
 
 // verdictsOf compares with the targets.
 func verdictsOf(tk *take, o *outcome) (vs []verdict) {
+	add := func(target string, met, fatal bool, got string) {
+		vs = append(vs, verdict{Target: target, Met: met, Fatal: fatal, Void: !fatal && o.Invalid != "", Got: got})
+	}
 	got := fmt.Sprintf("%d of %d", o.Failed, o.Requests)
 	if o.Excused > 0 {
 		got += fmt.Sprintf(", and %d POSTs that were in flight on an exiting app", o.Excused)
 	}
-	vs = append(vs, verdict{"no request lost", o.Failed == 0, true, got})
+	add("no request lost", o.Failed == 0, true, got)
 	if tk.sc.Method == "POST" {
-		vs = append(vs, verdict{"no POST executed twice", o.Twice == 0, true, fmt.Sprint(o.Twice)})
+		add("no POST executed twice", o.Twice == 0, true, fmt.Sprint(o.Twice))
 	}
 
 	limit := usedWithin
@@ -443,13 +445,13 @@ func verdictsOf(tk *take, o *outcome) (vs []verdict) {
 		limit = time.Duration(o.Outage*1e6) + afterOutage
 		target = fmt.Sprintf("p99.9 under %d ms, the app's own downtime and 300 ms", limit.Milliseconds())
 	}
-	vs = append(vs, verdict{target, o.P999 < ms(limit), false, fmt.Sprintf("%.0f ms", o.P999)})
+	add(target, o.P999 < ms(limit), false, fmt.Sprintf("%.0f ms", o.P999))
 
 	if tk.sc.Slow {
 		// One that was in flight on an app that exited begins again on another.
 		limit := 2*slowly + usedWithin
-		vs = append(vs, verdict{fmt.Sprintf("slow requests under %d ms, which is twice what they take, and 200 ms", limit.Milliseconds()),
-			o.Slow < ms(limit), false, fmt.Sprintf("%.0f ms", o.Slow)})
+		add(fmt.Sprintf("slow requests under %d ms, which is twice what they take, and 200 ms", limit.Milliseconds()),
+			o.Slow < ms(limit), false, fmt.Sprintf("%.0f ms", o.Slow))
 	}
 
 	if len(o.Uses) > 0 {
@@ -469,7 +471,7 @@ func verdictsOf(tk *take, o *outcome) (vs []verdict) {
 		if len(never) > 0 {
 			got += "; never: " + strings.Join(never, ", ")
 		}
-		vs = append(vs, verdict{fmt.Sprintf("each new, restarted or unpaused replica used within %d ms", allowed.Milliseconds()), met, false, got})
+		add(fmt.Sprintf("each new, restarted or unpaused replica used within %d ms", allowed.Milliseconds()), met, false, got)
 	}
 
 	var idle []string
@@ -482,7 +484,8 @@ func verdictsOf(tk *take, o *outcome) (vs []verdict) {
 	if len(idle) > 0 {
 		got = "without requests: " + strings.Join(idle, ", ")
 	}
-	return append(vs, verdict{"all replicas that run at the end serve", len(idle) == 0, true, got})
+	add("all replicas that run at the end serve", len(idle) == 0, true, got)
+	return vs
 }
 
 // causesText lists the most frequent cause first.

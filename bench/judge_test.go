@@ -162,8 +162,12 @@ func TestJudgeGenerator(t *testing.T) {
 	for i := range 5 {
 		tk.shots[i].Late = 80 * time.Millisecond
 	}
-	if o := judge(tk); !strings.Contains(o.Invalid, "80 ms") {
+	o := judge(tk)
+	if !strings.Contains(o.Invalid, "80 ms") {
 		t.Errorf("invalid %q, want the generator blamed", o.Invalid)
+	}
+	if got, want := verdictOf(o, "p99.9").Word()+", "+verdictOf(o, "lost").Word(), "not valid, met"; got != want {
+		t.Errorf("the latency and the loss: %s, want %s", got, want)
 	}
 }
 

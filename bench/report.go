@@ -65,9 +65,6 @@ func (r *report) verdict() error {
 				bad = append(bad, fmt.Sprintf("%s: %s: %s", o.Scenario, v.Target, v.Got))
 			}
 		}
-		if o.Invalid != "" {
-			bad = append(bad, o.Scenario+": "+o.Invalid)
-		}
 	}
 	bad = append(bad, r.Errors...)
 	if len(bad) > 0 {
@@ -223,10 +220,11 @@ func (r *report) markdown(w io.Writer) error {
 				o.P50, o.P99, o.P999, o.Max, o.FirstUse(), o.LastUse(), o.Shares(), o.AppliedText())
 		}
 		for _, o := range c.Outcomes {
-			for _, remark := range []string{o.Note, o.Invalid} {
-				if remark != "" {
-					fmt.Fprintf(&b, "\n%s: %s.\n", o.Contender, remark)
-				}
+			if o.Note != "" {
+				fmt.Fprintf(&b, "\n%s: %s.\n", o.Contender, o.Note)
+			}
+			if o.Invalid != "" {
+				fmt.Fprintf(&b, "\n%s: latencies are not valid: %s.\n", o.Contender, o.Invalid)
 			}
 			if o.Contender != "longshore" {
 				continue
@@ -241,9 +239,12 @@ func (r *report) markdown(w io.Writer) error {
 	return err
 }
 
-// Word is met or not met.
+// Word is met, not met or not valid.
 func (v verdict) Word() string {
-	if v.Met {
+	switch {
+	case v.Void:
+		return "not valid"
+	case v.Met:
 		return "met"
 	}
 	return "not met"
