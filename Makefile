@@ -44,5 +44,11 @@ ifneq ($(ENGINE),yes)
 endif
 	go test -count=1 ./...
 
+# Some minutes. go run ./bench dynamic plays all scenarios in front of all peers, go run ./bench soak takes half an hour.
 bench:
 	go run ./bench throughput
+ifeq ($(ENGINE),yes)
+	go run ./bench dynamic -quick
+else
+	@echo "no Docker engine answers; left out: go run ./bench dynamic -quick"
+endif

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,9 +19,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// events starts and stops containers beside idle neighbours, and reads from Longshore's debug log how
+// eventLatency starts and stops containers beside idle neighbours, and reads from Longshore's debug log how
 // long each change took to reach the routing table.
-func events(ctx context.Context, fs *flag.FlagSet, args []string) error {
+func eventLatency(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	neighbours := fs.Int("neighbours", 50, "idle containers around")
 	samples := fs.Int("samples", 200, "additions and removals, of each")
 	together := fs.Int("together", 4, "containers that start at the same time")
@@ -151,8 +150,11 @@ func events(ctx context.Context, fs *flag.FlagSet, args []string) error {
 
 // An applied is one debug line of Longshore: durations until the table was swapped, in nanoseconds.
 type applied struct {
-	Msg, Change                string
-	Event, Received, Inspected time.Duration
+	Msg       string        `json:"msg"`
+	Change    string        `json:"change"`
+	Event     time.Duration `json:"event"`
+	Received  time.Duration `json:"received"`
+	Inspected time.Duration `json:"inspected"`
 }
 
 // An appliedLog collects such lines.
@@ -195,17 +197,11 @@ func (l *appliedLog) values(change, from string) (ms []float64) {
 
 // buildImage makes an image of the example's web service.
 func buildImage(ctx context.Context, dir, tag string) error {
-	if _, err := build(ctx, dir, "./internal/example/flaskapp"); err != nil {
+	if _, err := build(ctx, dir, "longshore/internal/example/flaskapp"); err != nil {
 		return err
 	}
 	dockerfile := "FROM scratch\nCOPY flaskapp /flaskapp\nEXPOSE 5090\nENTRYPOINT [\"/flaskapp\"]\n"
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(dockerfile), 0o644); err != nil {
-		return err
-	}
-	if out, err := exec.CommandContext(ctx, "docker", "build", "-q", "-t", tag, dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("docker build: %w\n%s", err, out)
-	}
-	return nil
+	return dockerBuild(ctx, dir, tag, dockerfile)
 }
 
 func removeAll(docker *client.Client, label, image string) {

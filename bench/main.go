@@ -1,7 +1,8 @@
 // Bench measures Longshore as a user runs it: the built binary, over HTTP, beside its peers.
 //
-// It needs Go and what a scenario names: nginx and wrk for throughput, a Docker engine for events. It
-// talks to nothing but loopback and containers of its own, and removes what it made.
+// It needs Go and what a scenario names: nginx and wrk for throughput, a Docker engine for dynamic, soak
+// and events, compose for the first two. It talks to nothing but loopback and containers of its own,
+// and removes what it made.
 package main
 
 import (
@@ -14,30 +15,37 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
-const usage = `usage: go run ./bench throughput|events|start [flags]
+const usage = `usage: go run ./bench dynamic|soak|throughput|events|start [flags]
 
+  dynamic     what is lost while containers change: scenarios under load, in front of Longshore and peers
+  soak        a replica restarted every 5 s for half an hour, and what the proxy holds meanwhile
   throughput  CPU per request of Longshore, nginx and a bare httputil.ReverseProxy, interleaved
   events      from a container's event to the routing table that follows it
   start       from the start of the process to its first answer, and resident memory
 
-go run ./bench SCENARIO -h explains its flags.
+go run ./bench COMMAND -h explains its flags.
 `
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	scenarios := map[string]func(context.Context, *flag.FlagSet, []string) error{
-		"throughput": throughput, "events": events, "start": start, "reverseproxy": reverseProxy,
+	commands := map[string]func(context.Context, *flag.FlagSet, []string) error{
+		"throughput": throughput, "events": eventLatency, "start": start, "dynamic": dynamic, "soak": soak,
+		"reverseproxy": reverseProxy, "reloader": reloader, // run by the others
 	}
-	if len(os.Args) < 2 || scenarios[os.Args[1]] == nil {
+	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
 	name := os.Args[1]
-	if err := scenarios[name](ctx, flag.NewFlagSet(name, flag.ExitOnError), os.Args[2:]); err != nil {
+	if err := commands[name](ctx, flag.NewFlagSet(name, flag.ExitOnError), os.Args[2:]); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		if _, wrong := err.(usageError); wrong {
+			os.Exit(2)
+		}
 		os.Exit(1)
 	}
 }
@@ -47,7 +55,7 @@ func workshop(ctx context.Context) (dir, longshore string, err error) {
 	if dir, err = os.MkdirTemp("", "bench"); err != nil {
 		return "", "", err
 	}
-	if longshore, err = build(ctx, dir, "./cmd/longshore"); err != nil {
+	if longshore, err = build(ctx, dir, "longshore/cmd/longshore"); err != nil {
 		os.RemoveAll(dir)
 	}
 	return dir, longshore, err

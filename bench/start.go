@@ -47,15 +47,7 @@ func start(ctx context.Context, fs *flag.FlagSet, args []string) error {
 		took = append(took, float64(time.Since(begin).Microseconds())/1000)
 		if run == *runs-1 {
 			time.Sleep(*rest)
-			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
-			if err != nil {
-				return err
-			}
-			for line := range strings.Lines(string(status)) {
-				if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-					fmt.Printf("resident memory with 10 backends: %s", strings.TrimLeft(value, " \t"))
-				}
-			}
+			fmt.Printf("resident memory with 10 backends: %s MB\n", resident(cmd.Process.Pid))
 		}
 		cmd.Process.Signal(os.Interrupt)
 		cmd.Wait()

@@ -48,7 +48,7 @@ type Source struct {
 // A pace is how often things are done; zero is what each field says. Tests are in a hurry.
 type pace struct {
 	relist time.Duration // between two lists: 30 s
-	calm   time.Duration // a stream that lived as long is not worth a word when it is cut: 10 s
+	calm   time.Duration // a stream that lived as long is not worth a word when it is cut: 500 ms
 	answer time.Duration // longest wait for an answer: 10 s
 }
 
@@ -99,7 +99,7 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 	box := newMailbox()
 	wg.Go(func() { s.stayConnected(ctx, box) })
 	var listed time.Time // zero: not yet
-	ask := inquiry{s: s, wg: &wg, box: box, slots: make(chan struct{}, 8), busy: make(map[string]bool)}
+	ask := inquiry{s: s, wg: &wg, box: box, waiting: make(todo), busy: make(map[string]bool)}
 	timer := time.NewTimer(0)
 	var look lookout
 	w, out := world{view: s.view()}, outlet{s: s, publish: publish}
@@ -150,7 +150,7 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		if out.open {
 			out.tell(w)
 		}
-		ask.inspect(ctx, open)
+		ask.inspect(ctx, w, open)
 	}
 }
 

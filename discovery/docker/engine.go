@@ -4,33 +4,40 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	api "github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/client"
 
 	"longshore/discovery"
 )
 
 // stayConnected keeps a stream of events open until ctx is done, and has a list made at each start.
 func (s *Source) stayConnected(ctx context.Context, box *mailbox) {
-	const least, most = 100 * time.Millisecond, 5 * time.Second
-	var last time.Time // of the newest event
-	for wait := least; ; wait = min(2*wait, most) {
-		up, err := s.follow(ctx, box, &last)
+	var seen sighting
+	for wait := time.Duration(0); ; {
+		began := time.Now()
+		up, err := s.follow(ctx, box, &seen)
 		if ctx.Err() != nil {
 			return
 		}
-		if !up.IsZero() && time.Since(up) > or(s.pace.calm, 10*time.Second) {
+		if !up.IsZero() && time.Since(up) >= or(s.pace.calm, 500*time.Millisecond) {
 			// Proxies before the engine's socket do this every few minutes. It is news only if it
 			// cannot be mended at once.
 			s.log().Debug("the stream of docker events was cut, reconnecting", "err", err)
-			wait = least / 2
+			wait = 0
 			continue
 		}
-		pause := wait/2 + rand.N(wait/2)
+		local := strings.HasPrefix(s.Client.DaemonHost(), "unix:") && client.IsErrConnectionFailed(err)
+		wait = nextWait(wait, local, !up.IsZero())
+		pause := max(wait-time.Since(began), leastWait) // who let us wait for an answer is not in a hurry
+		pause = pause/2 + rand.N(pause/2)
 		s.lost(err, pause)
 		select {
 		case <-ctx.Done():
@@ -40,19 +47,41 @@ func (s *Source) stayConnected(ctx context.Context, box *mailbox) {
 	}
 }
 
+const leastWait = 100 * time.Millisecond
+
+// nextWait is how long after the beginning of an attempt to connect the next one begins, at most. It doubles,
+// but where asking costs nearly nothing the state is to be right a second after the engine is there again,
+// however long it was away.
+func nextWait(last time.Duration, local, answered bool) time.Duration {
+	most := 5 * time.Second
+	switch {
+	case local: // nobody listens at the socket: nobody was troubled
+		most = 250 * time.Millisecond
+	case answered: // and cut the stream soon after
+		most = 500 * time.Millisecond
+	}
+	return min(max(2*last, leastWait), most)
+}
+
+// A sighting is how far the engine's events are known.
+type sighting struct {
+	newest time.Time // event, by the engine's clock; zero: none
+	listed time.Time // when the last list was asked for, by ours; zero: never
+}
+
 // follow is one connection: it subscribes, lists, and lists again every now and then, until the
 // stream of events ends or a list fails. up is when it was complete, zero if it never was.
-func (s *Source) follow(ctx context.Context, box *mailbox, last *time.Time) (up time.Time, err error) {
+func (s *Source) follow(ctx context.Context, box *mailbox, seen *sighting) (up time.Time, err error) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
 	options := events.ListOptions{Filters: wanted()}
-	if !last.IsZero() {
+	if !seen.newest.IsZero() {
 		// What the engine remembers of the time we did not listen: a list does not show that a
 		// container was asked to stop.
-		since := last.Add(1)
+		since := seen.newest.Add(1)
 		options.Since = fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond())
 	}
 	subscribed := make(chan struct{})
@@ -67,7 +96,7 @@ func (s *Source) follow(ctx context.Context, box *mailbox, last *time.Time) (up 
 			select {
 			case m := <-messages:
 				if e, ok := readEvent(m, time.Now()); ok {
-					*last = e.time
+					seen.newest = e.time
 					box.put(e)
 				}
 			case err := <-errs:
@@ -91,8 +120,18 @@ func (s *Source) follow(ctx context.Context, box *mailbox, last *time.Time) (up 
 			return up, err
 		}
 		if up.IsZero() {
-			up, l.fresh = time.Now(), true
-			s.connected()
+			l.gap = l.asked.Sub(seen.listed)
+		}
+		seen.listed = l.asked
+		if up.IsZero() {
+			up = time.Now()
+			select {
+			case err := <-cut: // there never was a stream: the engine came between that and the list
+				box.put(l)
+				return up, fmt.Errorf("docker: events: %w", err)
+			default:
+				s.connected()
+			}
 		}
 		box.put(l)
 		select {
@@ -140,42 +179,40 @@ func (s *Source) lost(err error, wait time.Duration) {
 // An inquiry inspects containers, a few at a time, each at most once at a time. The loop of Watch
 // owns it; answers come by mail.
 type inquiry struct {
-	s     *Source
-	wg    *sync.WaitGroup
-	box   *mailbox
-	slots chan struct{}   // as many as may be under way
-	busy  map[string]bool // who was asked for and not answered
+	s       *Source
+	wg      *sync.WaitGroup
+	box     *mailbox
+	waiting todo            // for their turn
+	busy    map[string]bool // who was asked for and not answered
 }
 
 // inspect asks for containers. Who is being asked for already is not asked for again: if that answer
-// turns out to be too old, the world asks anew.
-func (q *inquiry) inspect(ctx context.Context, ids todo) {
-	for id := range ids {
-		if q.busy[id] {
-			continue
-		}
-		q.busy[id] = true
-		q.wg.Go(func() {
-			select {
-			case q.slots <- struct{}{}:
-				defer func() { <-q.slots }()
-			case <-ctx.Done():
-				return
+// turns out to be too old, the world asks anew. Who is gone before its turn came need not be asked for.
+func (q *inquiry) inspect(ctx context.Context, w world, ids todo) {
+	maps.Copy(q.waiting, ids)
+	for id := range q.waiting {
+		if c := w.containers[id]; c != nil && !c.gone && !q.busy[id] {
+			if len(q.busy) == atOnce {
+				continue
 			}
-			q.box.put(q.s.inspect(ctx, id))
-		})
+			q.busy[id] = true
+			q.wg.Go(func() { q.box.put(q.s.inspect(ctx, id)) })
+		}
+		delete(q.waiting, id)
 	}
 }
+
+// atOnce is how many inspects may be under way: more would only wait for each other in the engine.
+const atOnce = 8
 
 func (s *Source) inspect(ctx context.Context, id string) answer {
 	ctx, cancel := context.WithTimeout(ctx, or(s.pace.answer, 10*time.Second))
 	defer cancel()
 	a := answer{id: id, asked: time.Now()}
 	var err error
-	var notFound interface{ NotFound() }
 	a.found, err = s.Client.ContainerInspect(ctx, id)
 	switch {
-	case errors.As(err, &notFound):
+	case errdefs.IsNotFound(err):
 		a.gone = true
 	case err != nil:
 		a.err = fmt.Errorf("docker: inspect: %w", err)

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -19,12 +20,12 @@ func TestMain(m *testing.M) {
 func TestEngine(t *testing.T) {
 	dockertest.Engine(t)
 	image := dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090")
-	web, net := dockertest.Name("web"), dockertest.Name("net")
+	web, lan := dockertest.Name("web"), dockertest.Name("net")
 	docker := func(args ...string) {
 		t.Helper()
 		dockertest.Docker(t, args...)
 	}
-	dockertest.Network(t, net)
+	dockertest.Network(t, lan)
 	client, err := NewClient()
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +38,7 @@ func TestEngine(t *testing.T) {
 	w := watch(t, s)
 	w.until(web + " /")
 
-	id := dockertest.Docker(t, "run", "-d", "--name", web, "--network", net, "-e", "ON_TERM=ignore", "-e", "SECRET=hidden", image)
+	id := dockertest.Docker(t, "run", "-d", "--name", web, "--network", lan, "-e", "ON_TERM=ignore", "-e", "SECRET=hidden", image)
 	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", id) })
 	w.until(":5090 #1\n")
 	docker("kill", "-s", "HUP", web)
@@ -49,6 +50,13 @@ func TestEngine(t *testing.T) {
 	}
 	docker("start", web)
 	w.until(":5090 #2\n")
+	dockertest.Wait(t, "the app to listen, and so to ignore SIGTERM", func() bool {
+		conn, err := net.Dial("tcp", strings.Fields(w.last)[3])
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
 	docker("stop", "-t", "1", web)
 	w.until(":5090 #2 stopping")
 	w.until("down: exited (137)")
@@ -58,9 +66,9 @@ func TestEngine(t *testing.T) {
 	w.until(":5090 #3 paused")
 	docker("unpause", web)
 	w.until(":5090 #4\n")
-	docker("network", "disconnect", net, web)
-	w.until("down: disconnected from network " + net)
-	docker("network", "connect", net, web)
+	docker("network", "disconnect", lan, web)
+	w.until("down: disconnected from network " + lan)
+	docker("network", "connect", lan, web)
 	w.until(":5090 #5\n")
 	docker("rename", web, web+"x")
 	w.find("without "+web, func(st string) bool {

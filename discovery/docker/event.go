@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,16 +30,20 @@ type event struct {
 // exec_* must not come: a HEALTHCHECK makes three of them at each run.
 func wanted() filters.Args {
 	f := filters.NewArgs(filters.Arg("type", "container"), filters.Arg("type", "network"))
-	for _, action := range []string{
-		"create", "start", "kill", "die", "oom", "pause", "unpause", "rename", "update", "destroy",
-		"health_status", "connect", "disconnect",
-	} {
+	for _, action := range actions {
 		f.Add("event", action)
 	}
 	return f
 }
 
-// readEvent translates a message; false: it is about no container.
+// actions are the events that matter.
+var actions = []string{
+	"create", "start", "kill", "die", "oom", "pause", "unpause", "rename", "update", "destroy",
+	"health_status", "connect", "disconnect",
+}
+
+// readEvent translates a message; false: it is about no container, or does not matter. Not everything that
+// passes for an engine heeds filters.
 func readEvent(m events.Message, received time.Time) (event, bool) {
 	a := m.Actor.Attributes
 	action, detail, _ := strings.Cut(string(m.Action), ":")
@@ -68,7 +73,7 @@ func readEvent(m events.Message, received time.Time) (event, bool) {
 		}
 		e.health = readHealth(strings.TrimSpace(detail))
 	}
-	return e, e.id != ""
+	return e, e.id != "" && slices.Contains(actions, e.action)
 }
 
 // at is when the event happened. An engine on another machine may have a clock ahead of ours.

@@ -87,6 +87,15 @@ func noteIn(status string) string {
 	return note
 }
 
+// ranFor reads from the words of a list how long a container has been running at least: "Up 5 seconds",
+// "Up About a minute", "Up 3 hours (healthy)". Zero: it may have been restarted just now.
+func ranFor(status string) time.Duration {
+	if !strings.HasPrefix(status, "Up ") || strings.Contains(status, "second") {
+		return 0
+	}
+	return time.Minute
+}
+
 func readFacts(r api.InspectResponse) facts {
 	f := facts{stopSignal: sigTerm, stopTimeout: 10 * time.Second}
 	if r.ContainerJSONBase != nil {

@@ -251,14 +251,14 @@ func (m *model) list() (all []api.Summary) {
 		s := api.Summary{ID: b.id, Names: []string{"/" + b.name}, Labels: b.labels, State: b.status, Created: b.created.Unix()}
 		switch b.status {
 		case "running":
-			s.Status = "Up 5 seconds"
+			s.Status = "Up " + m.upFor(b)
 			if b.health == "starting" {
 				s.Status += " (health: starting)"
 			} else if b.health != "" {
 				s.Status += " (" + b.health + ")"
 			}
 		case "paused":
-			s.Status = "Up 5 seconds (Paused)"
+			s.Status = "Up " + m.upFor(b) + " (Paused)"
 		case "exited":
 			s.Status = fmt.Sprintf("Exited (%d) 5 seconds ago", b.code)
 		case "restarting":
@@ -268,6 +268,14 @@ func (m *model) list() (all []api.Summary) {
 		all = append(all, s)
 	}
 	return all
+}
+
+// upFor is how long a box has run, in the engine's words.
+func (m *model) upFor(b *box) string {
+	if d := m.now.Sub(b.started); d >= time.Minute {
+		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+	}
+	return "5 seconds"
 }
 
 func (b *box) endpoints() map[string]*networktypes.EndpointSettings {
@@ -339,7 +347,7 @@ func drive(t testing.TB, m *model, w world) *driver {
 	t.Helper()
 	d := &driver{model: m, t: t, w: w, due: make(todo)}
 	m.take()
-	d.relist(true)
+	d.relist(time.Hour)
 	d.answer()
 	if !d.w.complete() {
 		t.Fatal("not complete after the first list and its inspects")
@@ -354,9 +362,9 @@ func (d *driver) hear(f func(world) (world, todo)) {
 	maps.Copy(d.due, ask)
 }
 
-func (d *driver) relist(fresh bool) {
+func (d *driver) relist(missed time.Duration) {
 	d.tick()
-	l := listing{asked: d.now, fresh: fresh, all: d.list()}
+	l := listing{asked: d.now, gap: missed, all: d.list()}
 	d.hear(func(w world) (world, todo) { return w.list(l) })
 }
 

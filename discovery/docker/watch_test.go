@@ -31,6 +31,7 @@ import (
 type daemon struct {
 	t      *testing.T
 	client *client.Client
+	socket string
 	server *httptest.Server
 
 	mu       sync.Mutex // guards the model and the following
@@ -41,7 +42,8 @@ type daemon struct {
 	away     bool          // answers nothing but 503
 	silent   bool          // sends no header of /events before the first event
 	slow     map[string]chan struct{}
-	onList   func() // after the list was made and before it is sent
+	late     time.Duration // every list and inspect takes as long
+	onList   func()        // after the list was made and before it is sent
 	requests []string
 }
 
@@ -55,22 +57,30 @@ func startDaemon(t *testing.T, m *model) *daemon {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	ln, err := net.Listen("unix", filepath.Join(dir, "docker.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.server = &httptest.Server{Listener: ln, Config: &http.Server{Handler: d}}
-	d.server.Start()
-	t.Cleanup(func() {
-		d.cutStreams()
-		d.server.Close()
-	})
-	d.client, err = client.NewClientWithOpts(client.WithHost("unix://"+ln.Addr().String()), client.WithAPIVersionNegotiation())
+	d.socket = filepath.Join(dir, "docker.sock")
+	d.listen()
+	t.Cleanup(d.vanish)
+	d.client, err = client.NewClientWithOpts(client.WithHost("unix://"+d.socket), client.WithAPIVersionNegotiation())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.client.Close() })
 	return d
+}
+
+func (d *daemon) listen() {
+	ln, err := net.Listen("unix", d.socket)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.server = &httptest.Server{Listener: ln, Config: &http.Server{Handler: d}}
+	d.server.Start()
+}
+
+// vanish ends the daemon's process, so to speak; listen starts it again.
+func (d *daemon) vanish() {
+	d.cutStreams()
+	d.server.Close() // removes the socket
 }
 
 // do plays what happens and sends its events.
@@ -108,13 +118,16 @@ func (d *daemon) set(f func()) {
 func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.mu.Lock()
 	d.requests = append(d.requests, r.Method+" "+r.URL.String())
-	away := d.away
+	away, late := d.away, d.late
 	d.mu.Unlock()
 	if away {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
 	path := strings.TrimPrefix(r.URL.Path, "/v1.41")
+	if strings.HasPrefix(path, "/containers/") {
+		time.Sleep(late)
+	}
 	switch {
 	case path == "/_ping":
 		w.Header().Set("Api-Version", "1.41")
@@ -154,8 +167,15 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// asked lists the requests with a text in them.
+func (d *daemon) asked(what string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(d.requests), func(r string) bool { return !strings.Contains(r, what) })
+}
+
 func (d *daemon) serveEvents(w http.ResponseWriter, r *http.Request) {
-	s := make(chan events.Message, 1000)
+	s := make(chan events.Message, 2000)
 	d.mu.Lock()
 	if since := r.URL.Query().Get("since"); since != "" {
 		sec, nano, _ := strings.Cut(since, ".")
@@ -192,6 +212,7 @@ type watched struct {
 	*Source
 	t      *testing.T
 	states chan string
+	last   string // of those that were taken
 	log    *syncBuffer
 }
 
@@ -242,12 +263,24 @@ func (w *watched) find(what string, ok func(state string) bool) (before []string
 	for {
 		select {
 		case st := <-w.states:
+			w.last = st
 			if ok(st) {
 				return before
 			}
 			before = append(before, st)
 		case <-timeout:
 			w.t.Fatalf("no state %s; before:\n%s\nlog:\n%s", what, strings.Join(before, "\n"), w.log)
+		}
+	}
+}
+
+// rest waits until no more states come, and returns the last.
+func (w *watched) rest() string {
+	for {
+		select {
+		case w.last = <-w.states:
+		case <-time.After(100 * time.Millisecond):
+			return w.last
 		}
 	}
 }
@@ -285,9 +318,7 @@ func TestWatch(t *testing.T) {
 	w.until("web-1 #1 down: exited (0)")
 	d.do("start demo-web-1")
 	w.until("web-1 172.18.0.6:80 #2")
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, r := range d.requests {
+	for _, r := range d.asked("") {
 		if !strings.HasPrefix(r, "GET ") && r != "HEAD /_ping" {
 			t.Errorf("not a read: %s", r)
 		}
@@ -359,7 +390,7 @@ func TestAppliedLate(t *testing.T) {
 	out := outlet{s: &Source{Applied: func(a Applied) { got = append(got, a) }}, publish: func(discovery.State) {}}
 	out.tell(d.w)
 	d.do("unpause demo-web-1")
-	d.relist(true)
+	d.relist(time.Hour)
 	d.answer()
 	out.tell(d.w)
 	e, _ := readEvent(d.take()[0], d.now)
@@ -489,7 +520,10 @@ func TestSilentCut(t *testing.T) {
 	w := watch(t, s)
 	w.until("web-1 172.18.0.4:80 #1")
 	since := w.Link().Since
-	for range 3 {
+	for i := range 3 {
+		for len(d.asked("/containers/json")) == i {
+			time.Sleep(time.Millisecond)
+		}
 		time.Sleep(20 * time.Millisecond)
 		d.cutStreams()
 	}

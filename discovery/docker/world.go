@@ -70,7 +70,7 @@ type container struct {
 // A listing is an answer of the engine to "which containers are there".
 type listing struct {
 	asked time.Time
-	fresh bool // the first one of a connection: events may have been missed before it
+	gap   time.Duration // in which events may have been missed: since the list before it; zero: the same connection
 	all   []api.Summary
 }
 
@@ -296,7 +296,7 @@ func (w world) list(l listing) (world, todo) {
 		c := containers[s.ID]
 		switch {
 		case c.gone, !w.concerns(c):
-		case !c.known, !c.agrees(s), l.fresh && c.running:
+		case !c.known, !c.agrees(s), c.running && ranFor(s.Status) < l.gap:
 			if c.heard.Before(l.asked) {
 				c.heard = l.asked // an answer that is under way is too old: events may have been lost since
 			}

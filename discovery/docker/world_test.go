@@ -170,7 +170,7 @@ func TestExpected(t *testing.T) {
 				case "answer":
 					d.answer()
 				case "list":
-					d.relist(false)
+					d.relist(0)
 				case "lost":
 					d.take()
 				case "events":
@@ -229,7 +229,7 @@ func TestLateEvents(t *testing.T) {
 				verb, arg, _ := strings.Cut(op, " ")
 				d.do(verb + " demo-web-1 " + arg)
 			}
-			d.relist(true)
+			d.relist(time.Hour)
 			d.answer() // all is known before the first event comes
 			want := web1(d.w)
 			for len(d.events) > 0 {
@@ -340,15 +340,40 @@ func TestLostEvents(t *testing.T) {
 			d.do(verb + " demo-web-1 " + arg)
 		}
 		d.take()
-		d.relist(false)
+		d.relist(0)
 		d.answer()
 		if got := web1(d.w); got != test.want {
 			t.Errorf("%s: %s, want %s", test.ops, got, test.want)
 		}
-		d.relist(false)
+		d.relist(0)
 		if len(d.due) != 0 {
 			t.Errorf("%s: a second list asks again: %v", test.ops, d.due)
 		}
+	}
+}
+
+// After a gap in the stream only those are inspected that may have been restarted in it.
+func TestGap(t *testing.T) {
+	d := drive(t, demo(), world{view: upstream(t, "web")})
+	d.now = d.now.Add(time.Hour)
+	for _, name := range []string{"demo-web-1", "demo-web-2"} {
+		d.do("exit " + name + " 0")
+		d.do("start " + name)
+	}
+	d.relist(time.Hour)
+	d.answer()
+	d.now = d.now.Add(2 * time.Minute)
+	d.do("exit demo-web-1 0")
+	d.do("start demo-web-1")
+	d.take()
+	d.relist(10 * time.Second)
+	if got, want := slices.Collect(maps.Keys(d.due)), []string{d.boxes["demo-web-1"].id}; !slices.Equal(got, want) {
+		t.Errorf("asks for %v, want %v", got, want)
+	}
+	d.answer()
+	d.relist(2 * time.Minute)
+	if len(d.due) != 3 {
+		t.Errorf("after a long gap it asks for %v, want all", d.due)
 	}
 }
 
@@ -413,9 +438,9 @@ func converges(t *testing.T, v view, seed uint64) {
 		answers = append(answers, a)
 		asked[id] = true
 	}
-	list := func(fresh bool) {
+	list := func(missed time.Duration) {
 		d.tick()
-		l := listing{asked: d.now, fresh: fresh}
+		l := listing{asked: d.now, gap: missed}
 		for range r.IntN(3) {
 			m.random(r)
 		}
@@ -452,7 +477,7 @@ func converges(t *testing.T, v view, seed uint64) {
 		}
 	}
 	m.take()
-	list(true)
+	list(time.Hour)
 	for range 10 + r.IntN(50) {
 		d.tick()
 		stream = append(stream, m.take()...)
@@ -468,12 +493,12 @@ func converges(t *testing.T, v view, seed uint64) {
 		case n < 90:
 			askDue()
 		case n < 93:
-			list(false)
+			list(0)
 		case n < 96: // the stream is cut: what was not heard is lost, and a new list is made
 			stream = nil
 			m.random(r)
 			m.take()
-			list(true)
+			list(time.Hour)
 		default:
 			d.hear(func(w world) (world, todo) { w, ask, _ := w.tick(d.now); return w, ask })
 		}
@@ -502,7 +527,7 @@ func converges(t *testing.T, v view, seed uint64) {
 	t.Fatalf("seed %d: does not come to rest", seed)
 settled:
 	fresh := &driver{model: m, t: t, w: world{view: v}, due: make(todo)}
-	fresh.relist(true)
+	fresh.relist(time.Hour)
 	fresh.answer()
 	if got, want := plain(d.w), plain(fresh.w); got != want {
 		t.Errorf("seed %d: after %s\ngot\n%swant\n%s", seed, strings.Join(history, ", "), got, want)
@@ -578,6 +603,14 @@ func TestNotes(t *testing.T) {
 	for s, want := range map[string]string{"Exited (137) 2 hours ago": "137", "Up 3 seconds (health: starting)": "health: starting", "Up 3 seconds": "", "": ""} {
 		if got := noteIn(s); got != want {
 			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
+	for s, want := range map[string]time.Duration{
+		"Up Less than a second": 0, "Up 1 second": 0, "Up 59 seconds (healthy)": 0, "": 0, "Created": 0,
+		"Up About a minute": time.Minute, "Up 3 minutes (unhealthy)": time.Minute, "Up 2 weeks (Paused)": time.Minute,
+	} {
+		if got := ranFor(s); got != want {
+			t.Errorf("%q: ran for %v, want %v", s, got, want)
 		}
 	}
 	if got := nameIn(api.Summary{Names: []string{"/other/link", "/me"}}); got != "me" {

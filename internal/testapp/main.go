@@ -5,6 +5,7 @@
 //	EXIT_AFTER    how long after its start it crashes: 300ms
 //	EXECUTED      a directory: the X-Request-Id of each POST is appended to the file there that has the
 //	              hostname as its name, before the POST is answered
+//	POST_TAKES    how long a POST waits between the two: 50ms
 //	PORT          5090
 //
 // It answers with its hostname, and "testapp check" is its HEALTHCHECK, which fails from a request to
@@ -67,6 +68,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	postTakes, _ := time.ParseDuration(os.Getenv("POST_TAKES"))
 	var executed *os.File
 	if dir := os.Getenv("EXECUTED"); dir != "" {
 		executed, err = os.OpenFile(filepath.Join(dir, host), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
@@ -80,6 +82,7 @@ func main() {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return
 			}
+			time.Sleep(postTakes)
 		}
 		w.Header().Set("X-Up-For", time.Since(started).String())
 		fmt.Fprintln(w, host)
