@@ -62,8 +62,9 @@ type routes struct {
 type site struct {
 	exact    map[string]*target // by path
 	regexp   []pathPattern
-	prefixes map[string]*target // by "/" or a path without a trailing slash
+	prefixes map[string]*target // by path without a trailing slash
 	longest  int                // of the prefixes
+	root     *target            // of the prefix "/"; nil: none
 }
 
 // A target is where a route leads.
@@ -157,6 +158,10 @@ func (s *site) add(to *target) {
 		return
 	}
 	at, p := &s.prefixes, to.route.Path
+	if p == "/" {
+		s.root = cmp.Or(s.root, to)
+		return
+	}
 	if path, ok := to.route.Exact(); ok {
 		at, p = &s.exact, path
 	} else {
@@ -173,15 +178,20 @@ func (s *site) add(to *target) {
 func (rs *routes) find(host, urlPath string) *target {
 	urlPath = cleanPath(urlPath) // only to match, as nginx does: what is forwarded stays as it came
 	if len(rs.exact)+len(rs.suffix)+len(rs.prefix)+len(rs.regexp) > 0 {
-		host = canonicalHost(host)
-		if at := rs.exact[host].find(urlPath); at != nil {
+		named := rs.exact[host] // most clients write it as it is
+		if named == nil {
+			host = canonicalHost(host)
+			named = rs.exact[host]
+		}
+		if at := named.find(urlPath); at != nil {
 			return at
 		}
 		for rest := host; len(rs.suffix) > 0; {
-			var found bool
-			if _, rest, found = strings.Cut(rest, "."); !found {
+			cut := strings.IndexByte(rest, '.')
+			if cut < 0 {
 				break
 			}
+			rest = rest[cut+1:]
 			if at := rs.suffix[rest].find(urlPath); at != nil {
 				return at
 			}
@@ -221,26 +231,24 @@ func (s *site) find(urlPath string) *target {
 			return p.to
 		}
 	}
-	if s.longest > 1 {
-		for rest := urlPath; len(rest) > 1; {
-			if len(rest) <= s.longest {
-				if at := s.prefixes[rest]; at != nil {
-					return at
-				}
+	for rest := urlPath; s.longest > 0 && len(rest) > 1; {
+		if len(rest) <= s.longest {
+			if at := s.prefixes[rest]; at != nil {
+				return at
 			}
-			cut := strings.LastIndexByte(rest, '/')
-			if cut <= 0 {
-				break
-			}
-			rest = rest[:cut]
 		}
+		cut := strings.LastIndexByte(rest, '/')
+		if cut <= 0 {
+			break
+		}
+		rest = rest[:cut]
 	}
-	return s.prefixes["/"]
+	return s.root
 }
 
 // cleanPath is a path without empty and dot segments. A slash at its end stays.
 func cleanPath(p string) string {
-	if !strings.Contains(p, "//") && !strings.Contains(p, "/.") {
+	if isClean(p) {
 		return p
 	}
 	clean := path.Clean(p)
@@ -250,11 +258,34 @@ func cleanPath(p string) string {
 	return clean
 }
 
+// isClean reports whether a path has neither empty segments nor such as begin with a dot.
+func isClean(p string) bool {
+	for i := 1; i < len(p); i++ {
+		if p[i-1] == '/' && (p[i] == '/' || p[i] == '.') {
+			return false
+		}
+	}
+	return true
+}
+
 // canonicalHost strips port and trailing dot and lowers the case: "Shop.Example.com.:80" is the same
 // host as "shop.example.com".
 func canonicalHost(host string) string {
+	if isCanonical(host) {
+		return host
+	}
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
 		host = host[:i]
 	}
 	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// isCanonical reports whether a host is certainly canonical: it is what most clients send.
+func isCanonical(host string) bool {
+	for i := range len(host) {
+		if c := host[i]; c == ':' || 'A' <= c && c <= 'Z' || c >= 0x80 {
+			return false
+		}
+	}
+	return !strings.HasSuffix(host, ".")
 }
