@@ -103,7 +103,7 @@ type Settings struct {
 
 // Equal reports whether two services say the same. It is much faster than reflect.DeepEqual, and does not
 // compile when a field cannot be compared.
-func (s Service) Equal(o Service) bool {
+func (s *Service) Equal(o *Service) bool {
 	return s.Name == o.Name && s.Since.Equal(o.Since) && s.Internal == o.Internal && s.Expected == o.Expected &&
 		s.Settings == o.Settings && slices.Equal(s.Routes, o.Routes) && slices.Equal(s.Endpoints, o.Endpoints)
 }
