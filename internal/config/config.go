@@ -47,6 +47,8 @@ type Config struct {
 	Project string `env:"PROJECT" help:"compose project to look at; *: all. Default: the proxy's own project, * if it has none"`
 	Network string `env:"NETWORK" help:"network to reach containers through"`
 
+	DefaultHost string `env:"-"` // DEFAULT_HOST, which has no prefix, as nginx-proxy has it: the host that others' requests go to
+
 	Settings discovery.Settings
 
 	HeaderTimeout  time.Duration  `env:"HEADER_TIMEOUT" envDefault:"60s" min:"1ms" help:"a client's request header must be complete by then"`
@@ -71,6 +73,11 @@ func Load(environ []string) (c Config, warnings []string, err error) {
 	err = overlay(&c, Prefix, vars)
 	if v, ok := vars[Prefix+"ADMIN"]; ok && v == "" {
 		c.Admin = ""
+	}
+	if host := vars["DEFAULT_HOST"]; host != "" {
+		var wrong error
+		c.DefaultHost, wrong = parseDefaultHost(host)
+		err = errors.Join(err, wrong)
 	}
 	err = errors.Join(err, c.check(vars))
 
