@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"longshore/balancer"
 	"longshore/discovery"
@@ -102,7 +101,10 @@ func (b *builder) byVirtualHost() (ps []pool) {
 			if !ok {
 				i = len(ps)
 				index[match] = i
-				name := strings.TrimSuffix(strings.TrimSuffix(match.String(), "/"), " ")
+				name := match.String()
+				if match.Path == "/" {
+					name = match.Host
+				}
 				ps = append(ps, pool{name: name, part: site(match), virtual: true})
 			}
 			ps[i].members = append(ps[i].members, c)
