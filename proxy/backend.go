@@ -29,6 +29,7 @@ type Backend struct {
 	trouble atomic.Int64                  // when connections began to break, in Unix nanoseconds; 0: the last attempt was answered
 	leaving atomic.Pointer[chan struct{}] // closed when its container is stopping or gone; stored and closed with the Router's mu held
 	paused  bool                          // guarded by the Router's mu
+	prior   *Backend                      // the run before a pause, in whose connections requests may still wait; guarded so too
 }
 
 func newBackend(e discovery.Endpoint, pool *upstream.Pool, c *counters) *Backend {
@@ -50,7 +51,10 @@ func (b *Backend) isLeaving() bool {
 // willLeave waits to hear whether its container is stopping or gone, until verdictTime after connections
 // to it began to break, or cancel.
 func (b *Backend) willLeave(cancel <-chan struct{}) bool {
-	left := verdictTime - time.Duration(time.Now().UnixNano()-b.trouble.Load())
+	left := verdictTime
+	if since := b.trouble.Load(); since != 0 { // else somebody has been answered this very moment
+		left -= time.Duration(time.Now().UnixNano() - since)
+	}
 	if left <= 0 {
 		return b.isLeaving()
 	}
@@ -69,6 +73,9 @@ func (b *Backend) willLeave(cancel <-chan struct{}) bool {
 func (b *Backend) leaves() {
 	if !b.isLeaving() {
 		close(*b.leaving.Load())
+	}
+	if b.prior != nil {
+		b.prior.leaves()
 	}
 }
 

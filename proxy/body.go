@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -23,18 +24,19 @@ var errBodyDetached = errors.New("the request is over")
 // rewind and detach are what ends that. What is read is kept up to maxReplay bytes.
 type clientBody struct {
 	in       *http.Request
-	trailers http.Header // what the backend will be sent; filled at the end of the body
-	repeat   bool        // the request may be sent again after its body was: attempts keep what they read
+	declared []string // names of the trailers that the client has announced
+	repeat   bool     // the request may be sent again after its body was: attempts keep what they read
 
 	reading sync.Mutex // held while reading from the client, and guards the following
 	left    int64      // bytes still allowed; negative: no limit
 
-	mu       sync.Mutex // never held while waiting for the client; guards the following
-	kept     []byte     // the body from its first byte on, unless dropped
-	dropped  bool       // more was read than is kept, or nobody wants it again
-	turn     int        // whose reads count: those of earlier turns end
-	detached bool       //
-	end      error      // io.EOF after the last byte, else why reading failed; nil: there is more
+	mu       sync.Mutex  // never held while waiting for the client; guards the following
+	kept     []byte      // the body from its first byte on, unless dropped
+	dropped  bool        // more was read than is kept, or nobody wants it again
+	turn     int         // whose reads count: those of earlier turns end
+	detached bool        //
+	trailers http.Header // those that came, once end is io.EOF
+	end      error       // io.EOF after the last byte, else why reading failed; nil: there is more
 }
 
 // open prepares to read r's body, at most max bytes of it; 0: no limit.
@@ -44,8 +46,7 @@ func (b *clientBody) open(r *http.Request, max int64) {
 		b.left = max
 	}
 	if r.ContentLength < 0 {
-		b.trailers = make(http.Header)
-		maps.Copy(b.trailers, r.Trailer)
+		b.declared = slices.Collect(maps.Keys(r.Trailer))
 	}
 }
 
@@ -53,7 +54,14 @@ func (b *clientBody) open(r *http.Request, max int64) {
 func (b *clientBody) reader() *bodyReader {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return &bodyReader{body: b, keep: b.repeat, turn: b.turn}
+	r := &bodyReader{body: b, turn: b.turn}
+	if b.in.ContentLength < 0 {
+		r.trailers = make(http.Header, len(b.declared))
+		for _, k := range b.declared {
+			r.trailers[k] = nil
+		}
+	}
+	return r
 }
 
 // rewind ends the reads of earlier attempts, and reports whether there can be another one: nothing was
@@ -83,7 +91,9 @@ func (b *clientBody) replayableLocked() bool {
 // ends at the next rewind.
 func (b *clientBody) fill(failed chan<- error) {
 	r := b.reader()
-	r.keep = true
+	r.ahead = true
+	b.reading.Lock() // wait for the read of an earlier attempt, without a buffer in hand
+	b.reading.Unlock()
 	buf := bufferPool.Get().(*[32 << 10]byte)
 	defer bufferPool.Put(buf)
 	for b.room() {
@@ -131,18 +141,17 @@ func (b *clientBody) read(p []byte) (int, error) {
 			n, err = 0, errTooLarge
 		}
 	}
-	if err == io.EOF && b.trailers != nil {
-		maps.Copy(b.trailers, b.in.Trailer) // the server has put them there by now
-	}
 	return n, err
 }
 
 // A bodyReader is one attempt's view of the body.
 type bodyReader struct {
-	body *clientBody
-	keep bool // what it reads, as far as there is room
-	turn int
-	off  int // read so far, as long as all is kept
+	body  *clientBody
+	turn  int
+	off   int  // read so far, as long as all is kept
+	ahead bool // it is fill's, for the attempts to come
+
+	trailers http.Header // what its backend is sent: names at first, values once Read has returned io.EOF; nil: none can come
 }
 
 func (r *bodyReader) Read(p []byte) (int, error) {
@@ -155,16 +164,25 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 	if n, err, done := r.known(p); done { // the read of an earlier turn was under way
 		return n, err
 	}
-	n, err := b.read(r.space(p))
+	n, err := b.read(p)
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	// What an earlier turn, or fill, has read is what the next attempt needs, so that is always kept.
+	attempts := r.turn == b.turn && !r.ahead
+	if attempts && (!b.repeat || len(b.kept)+n > maxReplay) {
+		b.dropped, b.kept = true, nil
+	}
 	if !b.dropped {
 		b.kept = append(b.kept, p[:n]...)
 	}
 	r.off += n
 	if err != nil {
 		b.end = err
+	}
+	if err == io.EOF && r.trailers != nil {
+		b.trailers = maps.Clone(b.in.Trailer) // the server has put them there by now
+		maps.Copy(r.trailers, b.trailers)
 	}
 	return n, err
 }
@@ -182,22 +200,10 @@ func (r *bodyReader) known(p []byte) (n int, err error, done bool) {
 		r.off += n
 		return n, nil, true
 	}
+	if b.end == io.EOF {
+		maps.Copy(r.trailers, b.trailers)
+	}
 	return 0, b.end, b.end != nil
-}
-
-// space is how much of p may be read into now. What does not fit is dropped, unless this is the read of an
-// earlier turn by now: the next one needs what it brings.
-func (r *bodyReader) space(p []byte) []byte {
-	b := r.body
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if r.turn == b.turn && (!r.keep || len(b.kept) >= maxReplay) {
-		b.dropped, b.kept = true, nil
-	}
-	if b.dropped {
-		return p
-	}
-	return p[:min(len(p), maxReplay-len(b.kept))]
 }
 
 // Close leaves the body to the server, which closes it at the end of the request.

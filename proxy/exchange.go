@@ -64,7 +64,7 @@ type exchange struct {
 	attempts  int              //
 	sent      int              // those that may have reached an application, at the backend's expense
 	repeating bool             // counts in the retry budget
-	admitted  bool             // the attempt under way holds a place in its backend's window
+	admitted  *time.Timer      // the attempt under way holds a place in its backend's window until then; nil: none
 	until     time.Time        // how long it may wait for a backend; zero: has not waited yet
 	via       string           // addresses of all attempts, as nginx's $upstream_addr
 
@@ -162,6 +162,9 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	var reason Reason    // of the last failure
 	for {
 		b := x.pick()
+		if b == nil && x.attempts > 0 && reason == Timeout {
+			return nil, last // to wait for the one that did not answer would double the time, and its load
+		}
 		if b == nil {
 			var err error
 			if b, err = x.park(req.Context()); err == errNoBackend {
@@ -202,7 +205,10 @@ func (x *exchange) send(b *Backend, req *http.Request, fresh bool) (*http.Respon
 		a.Movable = always
 	}
 	if x.hasBody {
-		req.Body = x.body.reader()
+		// An uploader of an earlier attempt may still look at its request.
+		body, attempt := x.body.reader(), *req
+		attempt.Body, attempt.Trailer = body, body.trailers
+		req = &attempt
 		if a.Movable != nil {
 			a.Movable = x.body.replayable
 		}
@@ -283,7 +289,12 @@ func (x *exchange) park(ctx context.Context) (*Backend, error) {
 			return nil, err
 		}
 	}
-	x.tried, x.admitted = w.tried, true
+	x.tried = w.tried
+	group, svc := x.svc.group, x.svc // x may serve another request by then
+	x.admitted = time.AfterFunc(svc.router.place, func() {
+		b.window.leave(false)
+		group.queue.release(svc.newest)
+	})
 	if x.hasBody && !x.body.rewind() {
 		b.Release()
 		x.leaveWindow(b, false)
@@ -320,11 +331,17 @@ func (x *exchange) wait(ctx context.Context, w *waiter, unreadable <-chan error)
 
 // leaveWindow gives back the place that a request from the queue had, and lets the next ones go.
 func (x *exchange) leaveWindow(b *Backend, answered bool) {
-	if x.admitted {
-		x.admitted = false
+	held := x.admitted
+	x.admitted = nil
+	switch {
+	case held == nil && answered:
+		b.window.open()
+	case held != nil && held.Stop():
 		b.window.leave(answered)
-		x.svc.group.queue.release(x.svc.newest)
+	case held != nil && answered:
+		b.window.grow()
 	}
+	x.svc.group.queue.release(x.svc.newest)
 }
 
 // wasStale reports whether an attempt failed because a kept-alive connection was closed at this very
@@ -397,6 +414,10 @@ func (x *exchange) repeat() bool {
 func (x *exchange) answered(b *Backend, res *http.Response) {
 	x.backend = b
 	x.leaveWindow(b, true)
+	if x.repeating { // or a stream would keep it for hours
+		x.repeating = false
+		x.svc.group.retrying.Add(-1)
+	}
 	if res.StatusCode >= 500 {
 		b.Penalize()
 	}

@@ -22,9 +22,6 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		delete(out, "Upgrade")
 		delete(out, "Connection")
 	}
-	if x.hasBody {
-		pr.Out.Trailer = x.body.trailers
-	}
 
 	peer := peerIP(pr.In.RemoteAddr)
 	host, port := pr.In.Host, "80"

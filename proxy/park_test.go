@@ -98,6 +98,7 @@ func testParkOrder(t *testing.T, in lane) {
 		<-finish
 	})
 	p := newProxy(t, in)
+	p.Router.place = patience
 	p.Router.Mark(b.key, probing)
 	p.serve(queued(web(b)))
 	var clients sync.WaitGroup
@@ -609,5 +610,117 @@ func testRetired(t *testing.T, in lane) {
 	defer p.Router.mu.Unlock()
 	if n := len(p.Router.backends) + len(p.Router.status) + len(p.Router.owners); n != 3 {
 		t.Errorf("the Router remembers %d things, want 3 of one backend", n)
+	}
+}
+
+// TestTrailersOfAttempts: the trailers of a body come while the next attempt begins.
+func TestTrailersOfAttempts(t *testing.T) { run(t, testTrailersOfAttempts) }
+
+func testTrailersOfAttempts(t *testing.T, in lane) {
+	b := startBackend(t, "one", func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, r.Trailer.Get("X-A")+r.Trailer.Get("X-D"))
+	})
+	for range 20 {
+		p := newProxy(t, in)
+		p.Router.Mark(b.key, probing)
+		p.serve(queued(web(b)))
+		w := p.dial()
+		w.ask("PUT /a\nTransfer-Encoding: chunked\nTrailer: X-A, X-B, X-C, X-D\n", "3\r\nhel\r\n")
+		p.untilParked(1)
+		marked := make(chan bool)
+		go func() {
+			defer close(marked)
+			p.Router.Mark(b.key, up)
+		}()
+		w.send("0\r\nX-A: 1\r\nX-B: 2\r\nX-C: 3\r\nX-D: 4\r\n\r\n")
+		if got, want := w.reply("PUT").String(), "200 14"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		<-marked
+	}
+}
+
+// TestSlowFirst: a slow request at the head of the queue, or one that broke off, does not hold up the rest.
+func TestSlowFirst(t *testing.T) { run(t, testSlowFirst) }
+
+func testSlowFirst(t *testing.T, in lane) {
+	finish := make(chan bool)
+	b := startBackend(t, "one", func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/slow":
+			<-finish
+		case "/crash":
+			panic(http.ErrAbortHandler)
+		}
+	})
+	p := newProxy(t, in)
+	p.Router.Mark(b.key, probing)
+	p.serve(queued(web(b)))
+	slow := p.dial()
+	slow.ask("GET /slow")
+	p.untilParked(1)
+	fast := p.dial()
+	fast.ask("GET /fast")
+	p.untilParked(2)
+	p.Router.Mark(b.key, up)
+	if got, want := fast.reply("GET").String(), "200 "; got != want {
+		t.Errorf("behind a slow one: got %q, want %q", got, want)
+	}
+	crash := p.dial()
+	crash.ask("GET /crash")
+	p.untilParked(1)
+	other := p.dial()
+	other.ask("GET /slow")
+	start := time.Now()
+	if got, want := fast.do("GET /fast").String(), "200 "; got != want || time.Since(start) > again {
+		t.Errorf("behind one that broke off: got %q after %v, want %q", got, time.Since(start), want)
+	}
+	close(finish)
+	slow.reply("GET")
+	other.reply("GET")
+}
+
+// TestBudgetOfStreams: a repeated request that has its answer counts no more, however long that is.
+func TestBudgetOfStreams(t *testing.T) { run(t, testBudgetOfStreams) }
+
+func testBudgetOfStreams(t *testing.T, in lane) {
+	one := rawBackend(t, "one", func(w *wire) { w.head() })
+	finish := make(chan bool)
+	two := startBackend(t, "two", func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		if r.URL.Path == "/events" {
+			<-finish
+		}
+	})
+	defer close(finish)
+	s := web(one, two)
+	s.Endpoints[1].Backup = true
+	p := serve(t, in, s)
+	for range 2 * minBudget {
+		w := p.dial()
+		w.ask("GET /events")
+		w.header("GET")
+	}
+	if got, want := p.do("GET /").String(), "200 "; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestTimeoutAlone: the only backend is not asked again when it did not answer in time.
+func TestTimeoutAlone(t *testing.T) { run(t, testTimeoutAlone) }
+
+func testTimeoutAlone(t *testing.T, in lane) {
+	finish := make(chan bool)
+	b := startBackend(t, "one", func(http.ResponseWriter, *http.Request) { <-finish })
+	defer close(finish)
+	s := queued(web(b))
+	s.Settings.ReadTimeout = blink
+	p := serve(t, in, s)
+	if got, want := p.do("GET /").String(), "504 504 Gateway Timeout"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := b.requests.Load(); got != 1 {
+		t.Errorf("it was asked %d times, want once", got)
 	}
 }

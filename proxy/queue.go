@@ -102,7 +102,7 @@ func (q *queue) release(newest func() *Service) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s := newest()
-	if s == nil {
+	if s == nil || len(s.tiers) == 0 {
 		return
 	}
 	var next *list.Element
@@ -123,12 +123,18 @@ func (q *queue) release(newest func() *Service) {
 // A window bounds how many requests from the queue a backend has that it has not answered: one when it
 // comes up, twice as many with each answer. The zero value is a window of one.
 type window struct {
+	wide atomic.Bool // more is maxWindow
+
 	mu   sync.Mutex // guards the following
 	more int        // above one
 	used int
 }
 
 const maxWindow = 1 << 16
+
+// placeTime is how long a request holds its place in a window without an answer. By then it is not in the way
+// of a server that has only begun to listen: it is slow, and who waits behind it is not to wait for that.
+const placeTime = 100 * time.Millisecond
 
 // enter takes a place, if there is one.
 func (w *window) enter() bool {
@@ -147,8 +153,31 @@ func (w *window) leave(answered bool) {
 	defer w.mu.Unlock()
 	w.used--
 	if answered {
-		w.more = min(2*w.more+1, maxWindow)
+		w.growLocked()
 	}
+}
+
+func (w *window) growLocked() {
+	w.more = min(2*w.more+1, maxWindow)
+	w.wide.Store(w.more == maxWindow)
+}
+
+// grow notes an answer to a request that had a place for some time.
+func (w *window) grow() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.growLocked()
+}
+
+// open ends all bounds: the backend answers requests that did not have to wait.
+func (w *window) open() {
+	if w.wide.Load() {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.more = maxWindow
+	w.wide.Store(true)
 }
 
 // reset begins anew, for a backend that comes up.
@@ -156,4 +185,5 @@ func (w *window) reset() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.more = 0
+	w.wide.Store(false)
 }

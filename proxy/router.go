@@ -32,6 +32,7 @@ type Router struct {
 	report  func(health.Key, health.Outcome)
 	log     *slog.Logger
 	started time.Time
+	place   time.Duration         // see placeTime
 	first   chan struct{}         // closed when a State has been applied
 	table   atomic.Pointer[Table] // never nil; stored under mu
 
@@ -70,6 +71,7 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 		report:   report,
 		log:      log,
 		started:  time.Now(),
+		place:    placeTime,
 		first:    make(chan struct{}),
 		status:   make(map[discovery.Key]health.Status),
 		backends: make(map[discovery.Key]*Backend),
@@ -279,8 +281,18 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 			}
 			b := r.backends[e.Key]
 			if b == nil || b.addr != e.Addr {
-				b = newBackend(e, poolFor(paused, e, opts), c)
+				if was := pausedOf(paused, e); was != nil { // it has its connections still, and requests that wait in them
+					was.pool.Resume()
+					was.prior = nil
+					b = newBackend(e, was.pool, c)
+					b.prior = was
+				} else {
+					b = newBackend(e, upstream.NewPool(e.Addr, opts), c)
+				}
 				r.backends[e.Key] = b
+			}
+			if b.paused && !e.Paused {
+				b.pool.Resume()
 			}
 			b.paused = e.Paused
 			b.pool.SetOptions(opts)
@@ -318,16 +330,15 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 	return gone
 }
 
-// poolFor makes the pool of a new backend. A container that was paused has its connections still, and
-// requests in them that have waited: it is among those whose place in their service has changed.
-func poolFor(paused []*Backend, e discovery.Endpoint, o upstream.Options) *upstream.Pool {
+// pausedOf finds the run of an endpoint that was paused until now, among those whose place in their service
+// has changed; nil: there was none.
+func pausedOf(paused []*Backend, e discovery.Endpoint) *Backend {
 	for _, b := range paused {
 		if !e.Paused && b.addr == e.Addr && b.key.ID == e.Key.ID && b.key.Port == e.Key.Port {
-			b.pool.Resume()
-			return b.pool
+			return b
 		}
 	}
-	return upstream.NewPool(e.Addr, o)
+	return nil
 }
 
 // Mark records what is well. A status that comes before the endpoint it is about is kept for it.

@@ -55,7 +55,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
-	s.lastCall = make(chan struct{})
+	lastCall := make(chan struct{})
+	s.lastCall = lastCall
 	base, end := context.WithCancel(context.Background())
 	defer end() // of upgraded connections, which http.Server no longer knows
 	hs := &http.Server{
@@ -77,7 +78,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.Log.Info("stopping: no new connections, finishing what is in flight", "in_flight", s.active.Load(), "at_most", s.Grace)
-	defer time.AfterFunc(s.Grace-min(s.Grace/2, answerTime), func() { close(s.lastCall) }).Stop()
+	defer time.AfterFunc(s.Grace-min(s.Grace/2, answerTime), func() { close(lastCall) }).Stop()
 	s.shutdown(hs)
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return err

@@ -220,6 +220,7 @@ func (p *Pool) put(c *conn, now time.Time) {
 		return
 	}
 	c.idleSince = now
+	c.movable = nil // it holds on to a request and its body
 	c.answered.Store(false)
 	p.idle = append(p.idle, c)
 	if p.sweep == nil && o.IdleTimeout > 0 {
