@@ -45,6 +45,9 @@ func (l *Load) burden() int64 { return l.inFlight.Load() + l.penalty.Load() }
 // Release ends what one Pick reserved.
 func (l *Load) Release() { l.inFlight.Add(-1) }
 
+// Reserve takes a place, as a Pick does, if there are fewer than limit in flight; limit 0: there always is one.
+func (l *Load) Reserve(limit int64) bool { return l.reserve(limit) }
+
 // reserve takes a place if there is one; limit 0: there always is. A compare and swap rather than add, look and undo:
 // nobody sees more in flight than the limit, and nobody is turned away by a reservation that is about to be undone.
 func (l *Load) reserve(limit int64) bool {

@@ -25,19 +25,20 @@ const (
 var policies = [...]struct {
 	build  func(list) Picker // gets at least two candidates
 	timing Timing
+	ramps  bool     // weights may change from list to list (nginx: slow_start)
 	names  []string // nginx spellings of the upstream directive, the canonical one first; KEY stands for a key
 }{
-	{newLeastConn, Untimed, []string{"least_conn"}},
-	{newRandomTwo, Untimed, []string{"random two", "random two least_conn"}},
-	{newRoundRobin, Untimed, []string{"round_robin"}},
-	{newRandom, Untimed, []string{"random"}},
-	{newLeastTime, ToHeader, []string{"least_time header"}},
-	{newLeastTime, ToLastByte, []string{"least_time last_byte"}},
-	{newRandomTwoTimed, ToHeader, []string{"random two least_time=header"}},
-	{newRandomTwoTimed, ToLastByte, []string{"random two least_time=last_byte"}},
-	{newHash, Untimed, []string{"hash KEY", "hash KEY consistent"}},
-	{newIPHash, Untimed, []string{"ip_hash"}},
-	{func(l list) Picker { return l }, Untimed, []string{"first"}}, // HAProxy's word: in the order of names, as long as there is room
+	{newLeastConn, Untimed, true, []string{"least_conn"}},
+	{newRandomTwo, Untimed, true, []string{"random two", "random two least_conn"}},
+	{newRoundRobin, Untimed, true, []string{"round_robin"}},
+	{newRandom, Untimed, true, []string{"random"}},
+	{newLeastTime, ToHeader, true, []string{"least_time header"}},
+	{newLeastTime, ToLastByte, true, []string{"least_time last_byte"}},
+	{newRandomTwoTimed, ToHeader, true, []string{"random two least_time=header"}},
+	{newRandomTwoTimed, ToLastByte, true, []string{"random two least_time=last_byte"}},
+	{newHash, Untimed, false, []string{"hash KEY", "hash KEY consistent"}},
+	{newIPHash, Untimed, false, []string{"ip_hash"}},
+	{func(l list) Picker { return l }, Untimed, false, []string{"first"}}, // HAProxy's word: in the order of names, as long as there is room
 }
 
 // New returns a picker for one fixed list, which may be empty. It does not keep cs.
@@ -51,6 +52,9 @@ func (p Policy) New(cs []Candidate) Picker {
 
 // Timing is what the data path must tell [Load.Observe] for this policy.
 func (p Policy) Timing() Timing { return policies[p.kind].timing }
+
+// Ramps reports whether a backend's weight may grow by and by (nginx: slow_start): not where that would move keys.
+func (p Policy) Ramps() bool { return policies[p.kind].ramps }
 
 // Key is what Query.Key is made of for this policy; nil: it does not matter.
 func (p Policy) Key() Key {

@@ -59,7 +59,8 @@ type Endpoint struct {
 	Addr   string // host:port; empty when Down
 	Server        // what its container's labels say of it alone
 
-	Check health.Check // how it is checked, and how many failures it is allowed
+	Check     health.Check // how it is checked, and how many failures it is allowed
+	CheckAddr string       // host:port of Check.OtherPort, where that is not on the host of Addr
 
 	Down     string        // why it does not run ("exited", "restarting"), empty when it does
 	Stopping bool          // asked to stop, still running
@@ -89,6 +90,7 @@ type Skip struct {
 // LONGSHORE_MAX_FAILS and the label longshore.max_fails.
 type Settings struct {
 	Balancer balancer.Policy `env:"BALANCER" envDefault:"least_conn" help:"how a backend is chosen; nginx spellings"`
+	Sticky   Sticky          `env:"STICKY" envDefault:"" allowed:"cookie NAME [expires=1h] [domain=D] [path=P] [httponly] [secure] [samesite=lax], route $cookie_NAME …, learn create=$upstream_cookie_NAME lookup=$cookie_NAME …, or off" help:"how a client stays with a backend (nginx: sticky)"`
 	Health   health.Check
 
 	Queue        int           `env:"QUEUE" envDefault:"4096" min:"0" help:"requests of a service that may wait for a ready backend while there is none; 0: off"`
@@ -118,7 +120,7 @@ func (s State) Targets() []health.Target {
 			}
 			ts = append(ts, health.Target{
 				Key: e.Key, Name: e.Name, Addr: e.Addr, Docker: e.Docker,
-				Paused: e.Paused, Relay: e.Relay, Check: e.Check,
+				Paused: e.Paused, Relay: e.Relay, Check: e.Check, CheckAddr: e.CheckAddr,
 			})
 		}
 	}

@@ -174,7 +174,11 @@ func (w *watch) probed(ctx context.Context, start time.Time, err error) {
 	now := time.Now()
 	w.stepLocked(checked{err}, now)
 	gap := w.machine.gap(w.target.Check, now)
-	if w.machine.admitted {
+	switch jitter := w.target.Check.Jitter; {
+	case !w.machine.admitted:
+	case jitter > 0:
+		gap += rand.N(jitter)
+	default:
 		gap = time.Duration(float64(gap) * (0.9 + 0.2*rand.Float64())) // or all backends are probed at once
 	}
 	w.due = start.Add(gap)

@@ -17,7 +17,7 @@ import (
 
 var (
 	errRefused = connectError("connection refused")
-	err503     = errors.New("HTTP check: status 503")
+	err503     = errors.New("health check /: status 503")
 )
 
 // A lab is a Checker whose probes are answered by the test. It lives in a synctest bubble, which sees
@@ -171,6 +171,53 @@ func TestInterval(t *testing.T) {
 		}
 		if slices.Equal(l.probed("one"), l.probed("two")) {
 			t.Error("two targets are probed in lockstep")
+		}
+	})
+}
+
+func TestJitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		web := target("web")
+		web.Check.Jitter = 3 * time.Second
+		l := newLab(t, refused)
+		l.set(web)
+		l.until(time.Second) // not so at the start
+		l.from(well)
+		l.until(10 * time.Minute)
+		at := l.probed("web")
+		if n := 21; at[n] != 1050*time.Millisecond {
+			t.Errorf("the start probes are at %v, want one every 50ms", at[:n+1])
+		}
+		least, most := time.Hour, time.Duration(0)
+		for i := 22; i < len(at); i++ {
+			least, most = min(least, at[i]-at[i-1]), max(most, at[i]-at[i-1])
+		}
+		if least < 2*time.Second || least > 3*time.Second || most > 5*time.Second || most < 4*time.Second {
+			t.Errorf("from %v to %v between two probes, want from 2s to 5s", least, most)
+		}
+	})
+}
+
+func TestDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var buf bytes.Buffer
+		web := target("web")
+		l := newLab(t, well)
+		l.Log = slog.New(slog.NewTextHandler(&buf, nil))
+		l.set(web)
+		l.Report(web.Key, Answered)
+		l.from(func(context.Context, Target) error { return drainError("503 with X-Drain: 1") })
+		l.until(10 * time.Second) // many say so, one is heard
+		l.from(well)
+		l.until(15 * time.Second)
+		l.Report(web.Key, Answered)
+		at := l.probed("web")
+		i, _ := slices.BinarySearch(at, 10*time.Second)
+		l.expect(t, "web", fmt.Sprintf("p 0s, t 0s, u 0s, q %v, t %v, u 15s", at[1], at[i]))
+		l.stop()
+		want := `level=INFO msg="backend draining" backend=web addr=192.0.2.1:80 why="it asked to be drained: health check answered 503 with X-Drain: 1"`
+		if n := strings.Count(buf.String(), want); n != 1 {
+			t.Errorf("log:\n%swant once:\n%s", buf.String(), want)
 		}
 	})
 }

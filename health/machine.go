@@ -18,13 +18,15 @@ type machine struct {
 
 	docker Docker
 
-	admitted bool      // has passed a check since it appeared, or since it last refused a connection
+	admitted bool      // has answered a check well since it appeared, or since it last refused a connection
+	proven   bool      // has been up since then, or need not have been to be of use
 	began    time.Time // when it appeared or refused
 	failing  bool      // Fall checks have failed, and Rise have not passed since
 	passed   int       // checks in a row
 	failed   int       // checks in a row
 	why      string    // the last check that failed
 	lost     bool      // the last check could not connect
+	drain    string    // how it asked to be drained; empty: it did not, or has passed a check since
 
 	requests breaker
 }
@@ -55,10 +57,12 @@ func (m machine) step(in input, c Check, now time.Time) machine {
 	case Outcome:
 		m.attempt(in, c, now)
 	}
-	if is, _ := m.state(); is != was {
+	is, _ := m.state()
+	if is != was {
 		m.since = now
 		m.trial = is == Up // whoever was out begins with one request at a time
 	}
+	m.proven = m.proven || is == Up || !c.Mandatory
 	return m
 }
 
@@ -70,12 +74,17 @@ func (m machine) status() Status {
 		Why:   why,
 		Trial: m.trial,
 		// One lost check takes no reachability away, as it takes no Up away: it has to be Fall of them.
-		Reachable: m.admitted && !(m.failing && m.lost),
+		Reachable: m.admitted && m.proven && !(m.failing && m.lost),
 	}
 }
 
 func (m machine) state() (s State, why string) {
 	switch {
+	case m.drain != "" && m.failing && m.failed > 0:
+		return Draining, m.drain + "; since then " + m.why
+	case m.drain != "":
+		// Before HEALTHCHECK, which often asks the same question, and takes the answer for a failure.
+		return Draining, m.drain
 	case m.docker == Unhealthy:
 		return Failing, "HEALTHCHECK says unhealthy"
 	case !m.admitted:
@@ -104,6 +113,13 @@ func (m machine) gap(c Check, now time.Time) time.Duration {
 }
 
 func (m *machine) check(err error, c Check, now time.Time) {
+	var drain drainError
+	switch {
+	case errors.As(err, &drain): // but for that, it is well
+		m.drain, err = drain.Error(), nil
+	case err == nil:
+		m.drain = ""
+	}
 	if err != nil {
 		m.passed, m.failed = 0, m.failed+1
 		m.why, m.lost = err.Error(), errors.Is(err, ErrConnect)
@@ -115,7 +131,7 @@ func (m *machine) check(err error, c Check, now time.Time) {
 	m.failing = m.failing && m.admitted && m.passed < c.Rise
 	m.admitted = true
 	// A check that only connects says nothing about requests that failed.
-	m.requests.clear(c.Path != "", now)
+	m.requests.clear(c.kind() != TCP, now)
 }
 
 func (m *machine) attempt(o Outcome, c Check, now time.Time) {

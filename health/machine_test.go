@@ -10,7 +10,8 @@ import (
 // inputs is what the letters of a script mean.
 var inputs = map[rune]input{
 	'+': checked{nil},
-	'-': checked{fmt.Errorf("HTTP check: status 503")},
+	'-': checked{fmt.Errorf("health check /: status 503")},
+	'q': checked{drainError("503 with X-Drain: 1")},
 	'x': checked{connectError("connection refused")},
 	'S': Starting, 'H': Healthy, 'U': Unhealthy, 'N': NoCheck,
 	'a': Answered, 'r': Refused, 'd': DialFailed, 'f': Failed,
@@ -18,7 +19,7 @@ var inputs = map[rune]input{
 }
 
 // letter is a status: p probing, s probing but reachable (its HEALTHCHECK is starting), t up in trial,
-// u up, f unhealthy but reachable, d unhealthy and not reachable.
+// u up, f unhealthy but reachable, d unhealthy and not reachable, q draining, z draining and not reachable.
 func letter(s Status) string {
 	switch {
 	case s.State == Up && s.Trial:
@@ -29,6 +30,10 @@ func letter(s Status) string {
 		return "s"
 	case s.State == Probing:
 		return "p"
+	case s.State == Draining && s.Reachable:
+		return "q"
+	case s.State == Draining:
+		return "z"
 	case s.Reachable:
 		return "f"
 	}
@@ -56,8 +61,9 @@ func TestMachine(t *testing.T) {
 	tcp.Path = ""
 	rise3 := http
 	rise3.Rise = 3
-	never, once := tcp, tcp
+	never, once, mandatory := tcp, tcp, http
 	never.MaxFails, once.MaxFails = 0, 1
+	mandatory.Mandatory = true
 
 	for _, tt := range []struct {
 		name         string
@@ -133,6 +139,53 @@ func TestMachine(t *testing.T) {
 		{"failures of what was sent before the refusal", http, NoCheck,
 			"+arfffad+ff",
 			"tuppppppttt"},
+
+		{"drained from one answer to the next pass", http, NoCheck,
+			"+aqq+a",
+			"tuqqtu"},
+		{"what is sent to a draining one changes nothing", http, NoCheck,
+			"+aqafff+a",
+			"tuqqqqqtu"},
+		{"drained is no failure, and ends a row of them", http, NoCheck,
+			"+a-q-+",
+			"tuuqqt"},
+		{"drained as long as no check passes", http, NoCheck,
+			"+aq---q+",
+			"tuqqqqqt"},
+		{"drained, and then not reachable", http, NoCheck,
+			"+aqxxq+",
+			"tuqqzqt"},
+		{"drained counts as a pass for who is unhealthy", rise3, NoCheck,
+			"+--q++",
+			"ttfqft"},
+		{"drained whatever HEALTHCHECK says", http, NoCheck,
+			"+aqU+H",
+			"tuqqft"},
+		{"a refusal ends it", http, NoCheck,
+			"+aqrq+",
+			"tuqpqt"},
+		{"drained from the start", http, NoCheck,
+			"xq+a",
+			"pqtu"},
+
+		{"mandatory: nothing before the first pass", mandatory, NoCheck,
+			"-+a--+",
+			"ptuuft"},
+		{"mandatory: HEALTHCHECK has to pass too", mandatory, Starting,
+			"++Ha",
+			"pptu"},
+		{"mandatory: unhealthy from the start", mandatory, Unhealthy,
+			"+-Ha",
+			"ddtu"},
+		{"mandatory: unhealthy later", mandatory, Healthy,
+			"+aU+--",
+			"tuffff"},
+		{"mandatory: drained from the start", mandatory, NoCheck,
+			"q+q",
+			"ztq"},
+		{"mandatory: a refusal begins anew", mandatory, Starting,
+			"+HarS+H",
+			"ptupppt"},
 
 		{"MaxFails in a row", tcp, NoCheck,
 			"+afff",
@@ -213,14 +266,18 @@ func TestWhy(t *testing.T) {
 	for _, tt := range []struct{ script, want string }{
 		{"", "waiting for its first successful check"},
 		{"x", "connection refused"},
-		{"x-", "HTTP check: status 503"},
+		{"x-", "health check /: status 503"},
 		{"x+", ""},
 		{"+-", ""},
-		{"+--", "HTTP check: status 503"},
-		{"+--+", "HTTP check: status 503"},
+		{"+--", "health check /: status 503"},
+		{"+--+", "health check /: status 503"},
 		{"+ar", "connection refused"},
 		{"+S", "HEALTHCHECK starting"},
 		{"U", "HEALTHCHECK says unhealthy"},
+		{"+q", "it asked to be drained: health check answered 503 with X-Drain: 1"},
+		{"+q-", "it asked to be drained: health check answered 503 with X-Drain: 1"},
+		{"+q-x", "it asked to be drained: health check answered 503 with X-Drain: 1; since then connection refused"},
+		{"+--q", "it asked to be drained: health check answered 503 with X-Drain: 1"},
 		{"+fff", "3 failed requests in a row"},
 		{"+ddd", "3 failed connection attempts in a row"},
 		{"+fffa.", ""},
@@ -257,10 +314,11 @@ func TestEjectionSpan(t *testing.T) {
 
 // Whatever happens, a status makes sense.
 func FuzzMachine(f *testing.F) {
-	f.Add("+a--++a", true)
-	f.Add("x+SHUar+fff..f....a", false)
-	f.Fuzz(func(t *testing.T, script string, path bool) {
-		c := Check{Rise: 2, Fall: 2, MaxFails: 2, FailTimeout: 2 * time.Second}
+	f.Add("+a--++a", true, false)
+	f.Add("x+SHUar+fff..f....a", false, false)
+	f.Add("Sq+HqU--xrq+", true, true)
+	f.Fuzz(func(t *testing.T, script string, path, mandatory bool) {
+		c := Check{Rise: 2, Fall: 2, MaxFails: 2, FailTimeout: 2 * time.Second, Mandatory: mandatory}
 		if path {
 			c.Path = "/"
 		}

@@ -2,6 +2,7 @@ package health
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,16 @@ func (e connectError) Unwrap() error { return ErrConnect }
 // has accepted, and closes at once when the app refuses.
 const stayOpen = 50 * time.Millisecond
 
-// Probe checks a target once, over a fresh connection: a GET of Check.Path, or a TCP connect if there
-// is no path. It takes no longer than ctx allows.
+const userAgent = "longshore-health"
+
+// A drainError is no failure: it says how a backend asked to be drained.
+type drainError string
+
+func (e drainError) Error() string {
+	return "it asked to be drained: health check answered " + string(e)
+}
+
+// Probe checks a target once, over fresh connections. It takes no longer than ctx allows.
 func Probe(ctx context.Context, t Target) error {
 	err := probe(ctx, t)
 	if ctx.Err() == context.Canceled {
@@ -37,7 +46,23 @@ func Probe(ctx context.Context, t Target) error {
 }
 
 func probe(ctx context.Context, t Target) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.Addr)
+	at := t.checkAddr()
+	if at == t.Addr {
+		return probeAt(ctx, at, t.Check.kind(), t)
+	}
+	// Requests do not go to the port that is checked: one may listen before, or after, the other does.
+	if err := probeAt(ctx, t.Addr, TCP, t); err != nil {
+		return err
+	}
+	err := probeAt(ctx, at, t.Check.kind(), t)
+	if errors.Is(err, ErrConnect) {
+		return t.Check.failed(err.Error()) // it is of use still, as a last resort
+	}
+	return err
+}
+
+func probeAt(ctx context.Context, addr string, kind Type, t Target) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return dialError(err)
 	}
@@ -47,8 +72,10 @@ func probe(ctx context.Context, t Target) error {
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 
 	switch {
-	case t.Check.Path != "":
-		return get(conn, t)
+	case kind == HTTP:
+		return get(conn, addr, t)
+	case kind == GRPC:
+		return call(ctx, conn, addr, t)
 	case t.Relay:
 		conn.SetReadDeadline(time.Now().Add(stayOpen))
 		if _, err := conn.Read(make([]byte, 1)); err != nil && !timedOut(err) {
@@ -60,17 +87,53 @@ func probe(ctx context.Context, t Target) error {
 
 const errRelay = connectError("docker-proxy closed the connection: nothing listens behind it")
 
+// failed is the error of a check, in words that say which one: people have several.
+func (c Check) failed(why string) error {
+	which, path, of := "health check", "", ""
+	switch c.kind() {
+	case HTTP:
+		path = c.path()
+	case GRPC:
+		which = "gRPC health check"
+		if c.GRPCService != "" {
+			of = " of " + c.GRPCService
+		}
+	}
+	if c.OtherPort != 0 {
+		path = fmt.Sprint(":", c.OtherPort, path)
+	}
+	if path != "" {
+		path = " " + path
+	}
+	return errors.New(which + path + of + ": " + why)
+}
+
+func (c Check) path() string { return cmp.Or(c.Path, "/") }
+
+// How much is read of an answer. ReadResponse itself knows no limit.
+const (
+	maxHead = 64 << 10
+	maxBody = 256 << 10 // that a Match looks at, as in nginx
+)
+
 // get is a GET by hand rather than by http.Transport: that way it is plain which errors are of the
 // connection, no goroutine is left, and no proxy, redirect or second attempt comes into play.
-func get(conn net.Conn, t Target) error {
-	req, err := http.NewRequest(http.MethodGet, "http://"+t.Addr+t.Check.Path, nil)
+func get(conn net.Conn, addr string, t Target) error {
+	c := t.Check
+	req, err := http.NewRequest(http.MethodGet, "http://"+addr+c.path(), nil)
 	if err != nil {
-		return fmt.Errorf("HTTP check: %w", err)
+		return c.failed(err.Error())
 	}
+	req.Host = cmp.Or(c.HostHeader, addr)
 	req.Close = true
-	req.Header.Set("User-Agent", "longshore-health")
+	req.Header.Set("User-Agent", userAgent)
+	match, err := parseMatch(c.Match.text)
+	if err != nil {
+		return c.failed(err.Error())
+	}
 
-	r := bufio.NewReader(io.LimitReader(conn, 64<<10)) // ReadResponse itself knows no limit
+	limit := &io.LimitedReader{R: conn, N: maxHead}
+	r := bufio.NewReader(limit)
 	if err = req.Write(conn); err == nil {
 		_, err = r.Peek(1)
 	}
@@ -82,14 +145,37 @@ func get(conn net.Conn, t Target) error {
 		resp, err = http.ReadResponse(r, req)
 	}
 	if err != nil {
-		return errors.New("HTTP check: " + words(err))
+		return c.failed(words(err))
 	}
-	// To close with input unread resets the connection, so a small body is read. Not more: it may be
-	// an endless one. resp.Body is not closed because that would read to its end; conn is.
+	var body []byte
+	if match.on("body") {
+		limit.N = 16 * maxBody // chunks can be small
+		body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	}
+	// To close with input unread resets the connection, so the rest of a small body is read. Not more: it
+	// may be an endless one. resp.Body is not closed because that would read to its end; conn is.
 	conn.SetReadDeadline(time.Now().Add(stayOpen))
 	io.CopyN(io.Discard, resp.Body, 4<<10)
-	if !t.Check.Accept.Contains(resp.StatusCode) {
-		return fmt.Errorf("HTTP check: status %d", resp.StatusCode)
+	return c.judge(match, resp, body, err)
+}
+
+// judge decides on an answer whose body, if the match is about it, was read to that err.
+func (c Check) judge(match clauses, resp *http.Response, body []byte, err error) error {
+	status := resp.StatusCode
+	switch {
+	case status == http.StatusServiceUnavailable && resp.Header.Get("X-Drain") == "1":
+		return drainError("503 with X-Drain: 1")
+	case status == http.StatusNotFound && c.DisableOn404:
+		return drainError("404")
+	case !match.on("status") && !c.Accept.Contains(status):
+		return c.failed(fmt.Sprint("status ", status))
+	}
+	why := cmp.Or(match.judge("status", status, nil, nil), match.judge("header", 0, resp.Header, nil))
+	if why == "" && err != nil {
+		why = "body: " + words(err)
+	}
+	if why = cmp.Or(why, match.judge("body", 0, nil, body)); why != "" {
+		return c.failed(why)
 	}
 	return nil
 }

@@ -78,6 +78,14 @@ func accept(t testing.TB, text string) (s StatusSet) {
 	return s
 }
 
+func match(t testing.TB, text string) (m Match) {
+	t.Helper()
+	if err := m.UnmarshalText([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 func httpTarget(t testing.TB, addr string) Target {
 	return Target{Addr: addr, Check: Check{Path: "/health", Accept: accept(t, "200-399")}}
 }
@@ -173,19 +181,142 @@ func TestProbeHTTPStatus(t *testing.T) {
 	for _, tt := range []struct{ path, accept, why string }{
 		{"/status/200", "200-399", ""},
 		{"/status/302", "200-399", ""},
-		{"/status/302", "200-299", "HTTP check: status 302"},
+		{"/status/302", "200-299", "health check PATH: status 302"},
 		{"/status/401", "200,401", ""},
-		{"/status/404", "200-399", "HTTP check: status 404"},
-		{"/status/503", "200-399", "HTTP check: status 503"},
+		{"/status/404", "200-399", "health check PATH: status 404"},
+		{"/status/503", "200-399", "health check PATH: status 503"},
 		{"/early", "200", ""},
-		{"/%zz", "200", `HTTP check: parse "http://ADDR/%zz": invalid URL escape "%zz"`},
+		{"/%zz", "200", `health check PATH: parse "http://ADDR/%zz": invalid URL escape "%zz"`},
 	} {
 		addr := srv.Listener.Addr().String()
 		target := Target{Addr: addr, Check: Check{Path: tt.path, Accept: accept(t, tt.accept)}}
 		why, connect := probeFor(t, 10*time.Second, target)
-		if want := strings.ReplaceAll(tt.why, "ADDR", addr); why != want || connect {
+		if want := strings.NewReplacer("ADDR", addr, "PATH", tt.path).Replace(tt.why); why != want || connect {
 			t.Errorf("%s, accepting %s: %q, ErrConnect %v; want %q", tt.path, tt.accept, why, connect, want)
 		}
+	}
+}
+
+func TestProbeHTTPMatch(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/json", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"status":"ok"}`)
+	})
+	mux.HandleFunc("/drain", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Drain", r.URL.RawQuery)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	mux.HandleFunc("/big", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, strings.Repeat("x", 256<<10-3)+"end and more")
+		for range 1000 {
+			io.WriteString(w, strings.Repeat("x", 64<<10))
+		}
+	})
+	mux.HandleFunc("/cut", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		io.WriteString(w, "ok")
+	})
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "ok")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == "shop.example.com" {
+			io.WriteString(w, "shop")
+		}
+	})
+	srv := httptest.NewServer(mux)
+	defer srv.Close()
+
+	for _, tt := range []struct {
+		path, match string
+		set         func(*Check)
+		why         string
+	}{
+		{"/json", `status 200; header Content-Type ~ json; header ! X-Maintenance; body ~ "ok|ready"; body !~ error`, nil, ""},
+		{"/json", "body ~ ready", nil, "health check /json: body does not match ~ ready"},
+		{"/json", "header X-Ready", nil, "health check /json: header X-Ready is missing"},
+		{"/json", "status 204; body ~ ready", nil, "health check /json: status 200"},
+		{"/json", "body ~ ok", func(c *Check) { c.Accept = accept(t, "204") }, "health check /json: status 200"},
+		{"/json", "status 200", func(c *Check) { c.Accept = accept(t, "204") }, ""},
+		{"/big", "body ~ end$", nil, ""},
+		{"/big", "body ~ more", nil, "health check /big: body does not match ~ more"},
+		{"/cut", "body ~ ok", nil, "health check /cut: body: connection closed"},
+		{"/cut", "status 200", nil, ""},
+		{"/slow", "body ~ ok", nil, "health check /slow: body: timeout"},
+		{"/slow", "status 200", nil, ""},
+		{"", "body ~ shop", nil, "health check /: body does not match ~ shop"},
+		{"", "body ~ shop", func(c *Check) { c.HostHeader = "shop.example.com" }, ""},
+		{"", "", func(c *Check) { c.Type = HTTP }, ""},
+		{"/none", "", func(c *Check) { c.Type = TCP }, ""},
+
+		{"/drain?1", "", nil, "it asked to be drained: health check answered 503 with X-Drain: 1"},
+		{"/drain?1", "status 503", nil, "it asked to be drained: health check answered 503 with X-Drain: 1"},
+		{"/drain?0", "", nil, "health check /drain?0: status 503"},
+		{"/none", "", func(c *Check) { c.DisableOn404 = true }, "it asked to be drained: health check answered 404"},
+		{"/none", "", nil, "health check /none: status 404"},
+		{"/json", "", func(c *Check) { c.DisableOn404 = true }, ""},
+	} {
+		target := Target{Addr: srv.Listener.Addr().String(), Check: Check{Path: tt.path, Accept: accept(t, "200-399")}}
+		if tt.match != "" {
+			target.Check.Match = match(t, tt.match)
+		}
+		if tt.set != nil {
+			tt.set(&target.Check)
+		}
+		limit := 10 * time.Second
+		if tt.path == "/slow" {
+			limit = 300 * time.Millisecond
+		}
+		if why, connect := probeFor(t, limit, target); why != tt.why || connect {
+			t.Errorf("%s %s: %q, ErrConnect %v; want %q", tt.path, tt.match, why, connect, tt.why)
+		}
+	}
+}
+
+// What is checked on another port needs the backend's own port to be of use, and says nothing against it.
+func TestProbeOtherPort(t *testing.T) {
+	port := func(addr string) (p uint16) {
+		fmt.Sscan(addr[strings.LastIndex(addr, ":")+1:], &p)
+		return p
+	}
+	own, nobody := listen(t, untilClosed(t)), free(t)
+	well, ill := listen(t, answer("HTTP/1.1 200 OK\r\n\r\n")), listen(t, answer("HTTP/1.1 500 No\r\n\r\n"))
+	for _, tt := range []struct {
+		name        string
+		addr, other string
+		path        string
+		relay       bool
+		why         string // OTHER stands for the port
+		connect     bool
+	}{
+		{"TCP", own, well, "", false, "", false},
+		{"TCP, other port refuses", own, nobody, "", false, "health check :OTHER: connection refused", false},
+		{"TCP, own port refuses", nobody, well, "", false, "connection refused", true},
+		{"HTTP", own, well, "/up", false, "", false},
+		{"HTTP, status", own, ill, "/up", false, "health check :OTHER/up: status 500", false},
+		{"HTTP, other port refuses", own, nobody, "/up", false, "health check :OTHER/up: connection refused", false},
+		{"HTTP, own port refuses", nobody, well, "/up", false, "connection refused", true},
+		{"HTTP, the same port", well, well, "/up", false, "", false},
+		{"relay", own, well, "/up", true, "", false},
+		{"relay, nothing behind the own port", listen(t, func(net.Conn) {}), well, "/up", true, string(errRelay), true},
+		{"relay, nothing behind the other port", own, listen(t, func(net.Conn) {}), "/up", true, "health check :OTHER/up: " + string(errRelay), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			target := Target{Addr: tt.addr, Relay: tt.relay, Check: Check{Path: tt.path, OtherPort: port(tt.other), Accept: accept(t, "200")}}
+			want := strings.ReplaceAll(tt.why, "OTHER", fmt.Sprint(port(tt.other)))
+			if why, connect := probeFor(t, 10*time.Second, target); why != want || connect != tt.connect {
+				t.Errorf("%q, ErrConnect %v; want %q, %v", why, connect, want, tt.connect)
+			}
+			// Behind docker-proxy the port is published as another one.
+			target.Check.OtherPort, target.CheckAddr = 8081, tt.other
+			want = strings.ReplaceAll(tt.why, "OTHER", "8081")
+			if why, connect := probeFor(t, 10*time.Second, target); why != want || connect != tt.connect {
+				t.Errorf("with CheckAddr: %q, ErrConnect %v; want %q, %v", why, connect, want, tt.connect)
+			}
+		})
 	}
 }
 
@@ -211,14 +342,14 @@ func TestProbeHTTPTrouble(t *testing.T) {
 		why     string
 		connect bool
 	}{
-		{"no answer", answer(""), false, "HTTP check: connection closed", false},
+		{"no answer", answer(""), false, "health check /health: connection closed", false},
 		{"no answer through docker-proxy", answer(""), true, string(errRelay), true},
-		{"reset", resets, false, "HTTP check: connection reset by peer", false},
+		{"reset", resets, false, "health check /health: connection reset by peer", false},
 		{"reset by docker-proxy", resets, true, string(errRelay), true},
-		{"half an answer through docker-proxy", answer("HTTP/1.1 200 OK\r\nA: b"), true, "HTTP check: connection closed", false},
-		{"not HTTP", answer("SSH-2.0-OpenSSH_9.9\r\n"), false, `HTTP check: malformed HTTP response "SSH-2.0-OpenSSH_9.9"`, false},
-		{"an endless head", endless("HTTP/1.1 200 OK\r\nA: ", "more"), false, "HTTP check: connection closed", false},
-		{"nothing but 1xx", endless("", "HTTP/1.1 103 Early Hints\r\n\r\n"), false, "HTTP check: connection closed", false},
+		{"half an answer through docker-proxy", answer("HTTP/1.1 200 OK\r\nA: b"), true, "health check /health: connection closed", false},
+		{"not HTTP", answer("SSH-2.0-OpenSSH_9.9\r\n"), false, `health check /health: malformed HTTP response "SSH-2.0-OpenSSH_9.9"`, false},
+		{"an endless head", endless("HTTP/1.1 200 OK\r\nA: ", "more"), false, "health check /health: connection closed", false},
+		{"nothing but 1xx", endless("", "HTTP/1.1 103 Early Hints\r\n\r\n"), false, "health check /health: connection closed", false},
 		{"an endless body", endless("HTTP/1.1 200 OK\r\n\r\n", "more"), false, "", false},
 		{"a body that does not come", func(conn net.Conn) {
 			answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")(conn)
@@ -247,7 +378,7 @@ func TestProbeTimeLimit(t *testing.T) {
 		connect bool
 	}{
 		{"dial", 0, Target{Addr: silent}, "dial timeout", true},
-		{"HTTP", 100 * time.Millisecond, httpTarget(t, silent), "HTTP check: timeout", false},
+		{"HTTP", 100 * time.Millisecond, httpTarget(t, silent), "health check /health: timeout", false},
 		// A limit below the time that a relayed connection has to stay open must not fail it for ever.
 		{"relay", 20 * time.Millisecond, Target{Addr: silent, Relay: true}, "", false},
 	} {

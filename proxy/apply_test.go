@@ -81,7 +81,7 @@ func TestApplyInSteps(t *testing.T) {
 			}
 			for j, m := range r.Table().services[i].members {
 				e := s.Endpoints[j]
-				if b := r.backends[e.Key]; m.backend != b && usable(e) || m.backend != nil && !usable(e) {
+				if b := r.backends[e.Key]; m.Backend != b && usable(e) || m.Backend != nil && !usable(e) {
 					t.Fatalf("step %d: %s has another Backend than the Router, or ought to have none", step, m.endpoint.Name)
 				}
 			}

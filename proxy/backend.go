@@ -22,18 +22,19 @@ type Backend struct {
 	key  discovery.Key
 	addr string
 	pool *upstream.Pool
-	*counters
 
 	window  window                        // for requests that waited for it
+	shared  atomic.Pointer[[]string]      // the services that it belongs to; nil: to one only
 	watched atomic.Bool                   // health wants to hear of the next answer: after a trial begins or an attempt fails
 	trouble atomic.Int64                  // when connections began to break, in Unix nanoseconds; 0: the last attempt was answered
 	leaving atomic.Pointer[chan struct{}] // closed when its container is stopping or gone; stored and closed with the Router's mu held
 	paused  bool                          // guarded by the Router's mu
+	rose    time.Time                     // when it came up; guarded so too
 	prior   *Backend                      // the run before a pause, in whose connections requests may still wait; guarded so too
 }
 
-func newBackend(e discovery.Endpoint, pool *upstream.Pool, c *counters) *Backend {
-	b := &Backend{key: e.Key, addr: e.Addr, pool: pool, counters: c}
+func newBackend(e discovery.Endpoint, pool *upstream.Pool) *Backend {
+	b := &Backend{key: e.Key, addr: e.Addr, pool: pool}
 	b.stays()
 	return b
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,11 +60,13 @@ type exchange struct {
 	hasBody bool
 	shared  bool // somebody else reads the body, or did
 
-	backend   *Backend         // holds a reservation until the end; nil: none
+	backend   *member          // holds a reservation until the end; nil: none
 	tried     []*balancer.Load // not to be had again
 	attempts  int              //
 	sent      int              // those that may have reached an application, at the backend's expense
 	repeating bool             // counts in the retry budget
+	key       uint64           // affinity, see balancer.Query
+	sentAt    time.Time        // the attempt under way began; zero: the policy does not want to know
 	admitted  *time.Timer      // the attempt under way holds a place in its backend's window until then; nil: none
 	until     time.Time        // how long it may wait for a backend; zero: has not waited yet
 	via       string           // addresses of all attempts, as nginx's $upstream_addr
@@ -121,6 +124,9 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 		in.Body = x.body.reader()
 		r = &in
 	}
+	if s.key != nil {
+		x.key = s.key(x)
+	}
 	x.proxy.ServeHTTP(x, r)
 }
 
@@ -131,13 +137,14 @@ func (x *exchange) end() {
 		if x.response != nil && x.response.Failed() && x.in.Context().Err() == nil {
 			b.failures[Truncated].Add(1)
 		}
-		b.Release()
-	}
-	if x.svc != nil {
-		if x.repeating {
-			x.svc.group.retrying.Add(-1)
+		if x.svc.timing == balancer.ToLastByte {
+			x.observe(b)
 		}
-		x.svc.group.queue.release(x.svc.newest) // its place may be what somebody waits for
+		b.Release()
+		x.svc.freed(b)
+	}
+	if x.repeating {
+		x.svc.group.retrying.Add(-1)
 	}
 	if x.switched != nil {
 		x.switched.Close() // ReverseProxy does not when it refuses to switch
@@ -199,7 +206,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // send makes one attempt.
-func (x *exchange) send(b *Backend, req *http.Request, fresh bool) (*http.Response, error) {
+func (x *exchange) send(b *member, req *http.Request, fresh bool) (*http.Response, error) {
 	a := upstream.Attempt{Fresh: fresh}
 	if upstream.IsIdempotent(req.Method) {
 		a.Movable = always
@@ -212,6 +219,9 @@ func (x *exchange) send(b *Backend, req *http.Request, fresh bool) (*http.Respon
 		if a.Movable != nil {
 			a.Movable = x.body.replayable
 		}
+	}
+	if x.svc.timing != balancer.Untimed {
+		x.sentAt = time.Now()
 	}
 	res, err := b.pool.Send(req, a)
 	if failure, ok := err.(*upstream.Error); !ok || !failure.Unsent {
@@ -228,7 +238,7 @@ func (x *exchange) bodyRemains() bool { return x.shared && !x.body.whole() }
 
 // pick reserves a backend that this request has not had, of the newest snapshot; nil: there is none, or
 // others were waiting for it first.
-func (x *exchange) pick() *Backend {
+func (x *exchange) pick() *member {
 	svc := x.svc
 	if svc.group.queue.length.Load() > 0 {
 		return nil
@@ -237,12 +247,16 @@ func (x *exchange) pick() *Backend {
 		if svc = svc.newest(); svc == nil {
 			return nil
 		}
+	} else if svc.sticky != nil {
+		if b := svc.sticky.bound(x); b != nil {
+			return b
+		}
 	}
-	return svc.pick(balancer.Query{Tried: x.tried})
+	return svc.pick(balancer.Query{Key: x.key, Tried: x.tried})
 }
 
 // take notes that the next attempt is with b.
-func (x *exchange) take(b *Backend) {
+func (x *exchange) take(b *member) {
 	b.requests.Add(1)
 	x.attempts++
 	x.tried = append(x.tried, &b.Load)
@@ -254,7 +268,7 @@ func (x *exchange) take(b *Backend) {
 
 // park waits until the request is granted a backend, and returns that with a reservation. Otherwise it
 // returns errNoBackend, or what is wrong with the client.
-func (x *exchange) park(ctx context.Context) (*Backend, error) {
+func (x *exchange) park(ctx context.Context) (*member, error) {
 	q, settings := &x.svc.group.queue, x.svc.spec.Settings
 	now := time.Now()
 	first := x.until.IsZero()
@@ -264,7 +278,7 @@ func (x *exchange) park(ctx context.Context) (*Backend, error) {
 	if settings.Queue == 0 || !now.Before(x.until) || !x.svc.hope(now) {
 		return nil, errNoBackend
 	}
-	w := q.join(x.start, x.tried, settings.Queue)
+	w := q.join(x.start, x.key, x.tried, settings.Queue)
 	if w == nil {
 		return nil, errNoBackend
 	}
@@ -285,15 +299,15 @@ func (x *exchange) park(ctx context.Context) (*Backend, error) {
 		if err != errNoBackend { // the client's doing
 			b.Release()
 			b.window.leave(false)
-			q.release(x.svc.newest)
+			x.svc.freed(b)
 			return nil, err
 		}
 	}
 	x.tried = w.tried
-	group, svc := x.svc.group, x.svc // x may serve another request by then
+	svc := x.svc // x may serve another request by then
 	x.admitted = time.AfterFunc(svc.router.place, func() {
 		b.window.leave(false)
-		group.queue.release(svc.newest)
+		svc.freed(b)
 	})
 	if x.hasBody && !x.body.rewind() {
 		b.Release()
@@ -304,7 +318,7 @@ func (x *exchange) park(ctx context.Context) (*Backend, error) {
 }
 
 // wait returns when w is granted a backend, or has waited in vain.
-func (x *exchange) wait(ctx context.Context, w *waiter, unreadable <-chan error) (*Backend, error) {
+func (x *exchange) wait(ctx context.Context, w *waiter, unreadable <-chan error) (*member, error) {
 	q := &x.svc.group.queue
 	timer := time.NewTimer(min(again, time.Until(x.until)))
 	defer timer.Stop()
@@ -330,7 +344,7 @@ func (x *exchange) wait(ctx context.Context, w *waiter, unreadable <-chan error)
 }
 
 // leaveWindow gives back the place that a request from the queue had, and lets the next ones go.
-func (x *exchange) leaveWindow(b *Backend, answered bool) {
+func (x *exchange) leaveWindow(b *member, answered bool) {
 	held := x.admitted
 	x.admitted = nil
 	switch {
@@ -341,7 +355,7 @@ func (x *exchange) leaveWindow(b *Backend, answered bool) {
 	case held != nil && answered:
 		b.window.grow()
 	}
-	x.svc.group.queue.release(x.svc.newest)
+	x.svc.freed(b)
 }
 
 // wasStale reports whether an attempt failed because a kept-alive connection was closed at this very
@@ -364,7 +378,7 @@ func (x *exchange) mayRepeat(req *http.Request) bool {
 // body allow it: freely when its container was stopped or paused under it, else within limits that keep
 // a sick service from being asked ever more. This is the one place that decides where a request goes on;
 // wasStale comes before it, since what it finds is no failure of the backend.
-func (x *exchange) judge(b *Backend, err *upstream.Error, req *http.Request) (again bool, reason Reason) {
+func (x *exchange) judge(b *member, err *upstream.Error, req *http.Request) (again bool, reason Reason) {
 	if err.Phase == upstream.Client || req.Context().Err() != nil {
 		return false, 0 // the client's doing
 	}
@@ -411,7 +425,7 @@ func (x *exchange) repeat() bool {
 }
 
 // answered takes a response from a backend.
-func (x *exchange) answered(b *Backend, res *http.Response) {
+func (x *exchange) answered(b *member, res *http.Response) {
 	x.backend = b
 	x.leaveWindow(b, true)
 	if x.repeating { // or a stream would keep it for hours
@@ -420,6 +434,10 @@ func (x *exchange) answered(b *Backend, res *http.Response) {
 	}
 	if res.StatusCode >= 500 {
 		b.Penalize()
+		x.sentAt = time.Time{} // the time of a failure says nothing
+	}
+	if st := x.svc.sticky; st != nil {
+		st.answered(x, b, res.Header)
 	}
 	if b.watched.Load() {
 		b.watched.Store(false)
@@ -432,9 +450,23 @@ func (x *exchange) answered(b *Backend, res *http.Response) {
 		body.OnWait = x.flush
 	default:
 		x.switched = body
+		x.sentAt = time.Time{}
+	}
+	switch {
+	case x.svc.timing == balancer.ToHeader:
+		x.observe(b)
+	case strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream"):
+		x.sentAt = time.Time{}
 	}
 	if res.StatusCode == http.StatusUpgradeRequired {
 		x.upgrade = res.Header["Upgrade"]
+	}
+}
+
+// observe tells how long an attempt took.
+func (x *exchange) observe(b *member) {
+	if !x.sentAt.IsZero() {
+		b.Observe(time.Since(x.sentAt))
 	}
 }
 

@@ -30,19 +30,20 @@ type queue struct {
 // A waiter is a request in a queue.
 type waiter struct {
 	since   time.Time        // when the request came
+	key     uint64           // affinity
 	tried   []*balancer.Load // what it has had, until something changes; guarded by the queue's mu
-	granted chan *Backend    // holds one, so that who grants does not wait
+	granted chan *member     // holds one, so that who grants does not wait
 	place   *list.Element    // nil: left, or granted; guarded by the queue's mu
 }
 
 // join takes a place in the order of arrival; nil: there are max already.
-func (q *queue) join(since time.Time, tried []*balancer.Load, max int) *waiter {
+func (q *queue) join(since time.Time, key uint64, tried []*balancer.Load, max int) *waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.waiting.Len() >= max {
 		return nil
 	}
-	w := &waiter{since: since, tried: tried, granted: make(chan *Backend, 1)}
+	w := &waiter{since: since, key: key, tried: tried, granted: make(chan *member, 1)}
 	before := q.waiting.Back()
 	for before != nil && before.Value.(*waiter).since.After(since) {
 		before = before.Prev() // it comes back from an attempt, and was first
@@ -57,7 +58,7 @@ func (q *queue) join(since time.Time, tried []*balancer.Load, max int) *waiter {
 }
 
 // leave gives up a place, unless a backend has been granted meanwhile, which it returns.
-func (q *queue) leave(w *waiter) *Backend {
+func (q *queue) leave(w *waiter) *member {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if w.place == nil {
@@ -109,7 +110,7 @@ func (q *queue) release(newest func() *Service) {
 	for e := q.waiting.Front(); e != nil; e = next {
 		next = e.Next()
 		w := e.Value.(*waiter)
-		b := s.admit(balancer.Query{Tried: w.tried})
+		b := s.admit(balancer.Query{Key: w.key, Tried: w.tried})
 		switch {
 		case b != nil:
 			q.removeLocked(w)

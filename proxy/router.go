@@ -7,9 +7,11 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,6 +34,7 @@ type Router struct {
 	report  func(health.Key, health.Outcome)
 	log     *slog.Logger
 	started time.Time
+	secret  []byte                // signs the cookies of sticky sessions
 	place   time.Duration         // see placeTime
 	first   chan struct{}         // closed when a State has been applied
 	table   atomic.Pointer[Table] // never nil; stored under mu
@@ -73,6 +76,7 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 		started:  time.Now(),
 		place:    placeTime,
 		first:    make(chan struct{}),
+		secret:   []byte(rand.Text()),
 		status:   make(map[discovery.Key]health.Status),
 		backends: make(map[discovery.Key]*Backend),
 		groups:   make(map[string]*group),
@@ -82,6 +86,10 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 	r.table.Store(&Table{routes: newRoutes(nil)})
 	return r
 }
+
+// SetSecret has the cookies of sticky sessions signed with what the user gave, instead of what was drawn. It
+// is called before the first State is applied.
+func (r *Router) SetSecret(secret string) { r.secret = []byte(secret) }
 
 // Table returns the current snapshot, never nil.
 func (r *Router) Table() *Table { return r.table.Load() }
@@ -226,14 +234,14 @@ func settle(changed []*Service) {
 	for _, s := range changed {
 		for _, m := range s.members {
 			switch {
-			case m.backend == nil:
+			case m.Backend == nil:
 			case m.endpoint.Stopping:
-				m.backend.leaves()
+				m.Backend.leaves()
 			default:
-				m.backend.stays()
+				m.Backend.stays()
 			}
-			if m.backend != nil && m.endpoint.Paused {
-				m.backend.pool.Pause(errPaused, len(s.tiers) > 0)
+			if m.Backend != nil && m.endpoint.Paused {
+				m.Backend.pool.Pause(errPaused, len(s.tiers) > 0)
 			}
 		}
 		s.group.queue.changed()
@@ -275,7 +283,7 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 		g.left = time.Time{}
 		for _, e := range spec.Endpoints {
 			r.owners[e.Key] = append(r.owners[e.Key], owner{spec.Name, usable(e)})
-			c := g.counterLocked(e.Name)
+			g.counterLocked(e.Name)
 			if !usable(e) {
 				continue
 			}
@@ -284,10 +292,10 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 				if was := pausedOf(paused, e); was != nil { // it has its connections still, and requests that wait in them
 					was.pool.Resume()
 					was.prior = nil
-					b = newBackend(e, was.pool, c)
+					b = newBackend(e, was.pool)
 					b.prior = was
 				} else {
-					b = newBackend(e, upstream.NewPool(e.Addr, opts), c)
+					b = newBackend(e, upstream.NewPool(e.Addr, opts))
 				}
 				r.backends[e.Key] = b
 			}
@@ -311,8 +319,14 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 			gone = append(gone, b)
 		}
 	}
+	for i := range next {
+		if d.kept[i] == nil {
+			r.shareLocked(next[i].Endpoints)
+		}
+	}
 	// A status that came before its endpoint is kept; one whose endpoint has left is not.
 	for _, s := range d.left {
+		r.shareLocked(s.spec.Endpoints)
 		for _, e := range s.spec.Endpoints {
 			if len(r.owners[e.Key]) == 0 {
 				delete(r.owners, e.Key)
@@ -328,6 +342,24 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 		})
 	}
 	return gone
+}
+
+// shareLocked tells the backends of some endpoints which services they belong to.
+func (r *Router) shareLocked(endpoints []discovery.Endpoint) {
+	for _, e := range endpoints {
+		b, owners := r.backends[e.Key], r.owners[e.Key]
+		if b == nil {
+			continue
+		}
+		var names *[]string
+		if len(owners) > 1 {
+			names = new([]string)
+			for _, o := range owners {
+				*names = append(*names, o.service)
+			}
+		}
+		b.shared.Store(names)
+	}
 }
 
 // pausedOf finds the run of an endpoint that was paused until now, among those whose place in their service
@@ -353,20 +385,31 @@ func (r *Router) Mark(k discovery.Key, s health.Status) {
 	}
 	if b := r.backends[k]; b != nil && s.State == health.Up && was.State != health.Up {
 		b.window.reset()
+		b.rose = time.Now()
 	}
 	old := r.table.Load()
+	names := make([]string, len(owners))
+	for i, o := range owners {
+		names[i] = o.service
+	}
+	changed := r.rebuildLocked(names...)
+	r.mu.Unlock()
+	r.tell(old, changed)
+}
+
+// rebuildLocked builds some services anew, and shows and returns them.
+func (r *Router) rebuildLocked(names ...string) (changed []*Service) {
+	old := r.table.Load()
 	t := &Table{applied: true, routes: old.routes, services: slices.Clone(old.services), skipped: old.skipped}
-	var changed []*Service
-	for _, o := range owners {
-		i := t.routes.names[o.service]
+	for _, name := range names {
+		i := t.routes.names[name]
 		t.services[i] = r.buildLocked(old.services[i].spec, old)
 		changed = append(changed, t.services[i])
 	}
 	t.since = time.Now()
 	r.table.Store(t)
 	settle(changed)
-	r.mu.Unlock()
-	r.tell(old, changed)
+	return changed
 }
 
 // tell logs which backends are in another state than before. It is not called under mu: whoever reads
@@ -438,8 +481,36 @@ func (r *Router) buildLocked(spec discovery.Service, old *Table) *Service {
 		}
 		s.members = append(s.members, newMember(e, status, b, s.group.backends[e.Name]))
 	}
-	s.buildTiers()
+	settings, now := spec.Settings, time.Now()
+	s.buildTiers(now)
+	s.key, s.timing, s.sticky = newKey(settings.Balancer.Key()), settings.Balancer.Timing(), newStickiness(s, r.secret)
+	if s.rising {
+		r.riseLocked(s, now)
+	}
 	return s
+}
+
+// riseSteps is in how many steps a weight grows.
+const riseSteps = 20
+
+// riseLocked has a service rebuilt when its weights have grown by a step.
+func (r *Router) riseLocked(s *Service, now time.Time) {
+	step := time.Duration(math.MaxInt64)
+	for _, m := range s.members {
+		if m.risen(now) < 1 {
+			step = min(step, m.endpoint.SlowStart/riseSteps)
+		}
+	}
+	if s.group.ramp != nil {
+		s.group.ramp.Stop()
+	}
+	s.group.ramp = time.AfterFunc(max(step, 10*time.Millisecond), func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if s.newest() == s {
+			r.rebuildLocked(s.spec.Name)
+		}
+	})
 }
 
 func poolOptions(s discovery.Settings) upstream.Options {

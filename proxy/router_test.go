@@ -97,6 +97,8 @@ func TestPrecedence(t *testing.T) {
 		{func(e *discovery.Endpoint) {}, health.Up, "up"},
 		{func(e *discovery.Endpoint) {}, health.Probing, "probing"},
 		{func(e *discovery.Endpoint) {}, health.Failing, "unhealthy"},
+		{func(e *discovery.Endpoint) {}, health.Draining, "draining"},
+		{func(e *discovery.Endpoint) { e.Paused = true }, health.Draining, "paused"},
 		{func(e *discovery.Endpoint) { e.Stopping = true }, health.Failing, "draining"},
 		{func(e *discovery.Endpoint) { e.Stopping, e.Paused = true, true }, health.Up, "paused"},
 		{func(e *discovery.Endpoint) { e.Stopping, e.Paused, e.Down, e.Addr = true, true, "exited", "" }, health.Up, "down"},
@@ -112,10 +114,10 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// TestTiers: ready backends before backups, those before what merely accepts connections, and stopping ones last.
+// TestTiers: ready backends before backups, those before what merely accepts connections, and last what is stopping or asked to be drained.
 func TestTiers(t *testing.T) {
 	es := []discovery.Endpoint{endpoint("ready", "a:1"), endpoint("backup", "a:2"), endpoint("failing", "a:3"), endpoint("stopping", "a:4"),
-		endpoint("paused", "a:5"), endpoint("down", ""), endpoint("probing", "a:7")}
+		endpoint("paused", "a:5"), endpoint("down", ""), endpoint("probing", "a:7"), endpoint("draining", "a:8"), endpoint("drained and lost", "a:9")}
 	es[1].Backup, es[3].Stopping, es[4].Paused, es[5].Down = true, true, true, "exited"
 	r := newRouter()
 	for _, e := range es {
@@ -123,6 +125,8 @@ func TestTiers(t *testing.T) {
 	}
 	r.Mark(es[2].Key, health.Status{State: health.Failing, Reachable: true})
 	r.Mark(es[6].Key, health.Status{State: health.Probing})
+	r.Mark(es[7].Key, health.Status{State: health.Draining, Reachable: true})
+	r.Mark(es[8].Key, health.Status{State: health.Draining})
 	r.Apply(discovery.State{Services: []discovery.Service{service("web", "/", es...)}})
 	var got []string
 	for _, tier := range r.Table().services[0].tiers {
@@ -130,7 +134,7 @@ func TestTiers(t *testing.T) {
 			got = append(got, b.key.ID)
 		}
 	}
-	if want := []string{"ready", "backup", "failing", "stopping"}; !slices.Equal(got, want) {
+	if want := []string{"ready", "backup", "failing", "stopping", "draining"}; !slices.Equal(got, want) {
 		t.Errorf("tiers %q, want %q", got, want)
 	}
 }
@@ -146,7 +150,7 @@ func TestSharedBackend(t *testing.T) {
 			t.Errorf("in service %s the backend is %s, want up", s.spec.Name, got)
 		}
 	}
-	if a, b := r.Table().Services()[0].members[0].backend, r.Table().Services()[1].members[0].backend; a != b {
+	if a, b := r.Table().Services()[0].members[0].Backend, r.Table().Services()[1].members[0].Backend; a != b {
 		t.Error("the services have a Backend each, want one: its load counts for both")
 	}
 }
@@ -156,7 +160,7 @@ func TestCountersSurvive(t *testing.T) {
 	r := newRouter()
 	one := endpoint("web-1", "127.0.0.1:1")
 	r.Apply(discovery.State{Services: []discovery.Service{service("web", "/", one)}})
-	r.Table().Services()[0].members[0].backend.requests.Add(7)
+	r.Table().Services()[0].members[0].requests.Add(7)
 	for _, step := range []func(*discovery.Endpoint){
 		func(e *discovery.Endpoint) { e.Addr, e.Down = "", "exited (0)" },
 		func(e *discovery.Endpoint) { e.Addr, e.Down, e.Key.Run = "127.0.0.1:2", "", 2 },

@@ -14,6 +14,8 @@ var DurationBounds = [...]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5
 type group struct {
 	queue    queue
 	retrying atomic.Int64 // requests on a repeated attempt, see exchange.repeat
+	learnt   sessions
+	ramp     *time.Timer // rebuilds the service while a backend's weight grows; guarded by the Router's mu
 
 	backends map[string]*counters // by name; guarded by the Router's mu
 	left     time.Time            // when the service left the State, zero: it is in it; guarded so too

@@ -54,6 +54,9 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 
 	checker := &health.Checker{}
 	router := proxy.NewRouter(checker.Report, log)
+	if cfg.StickySecret != "" {
+		router.SetSecret(cfg.StickySecret)
+	}
 	checker.Notify = router.Mark
 	server := &proxy.Server{
 		Router: router, Trusted: cfg.TrustedProxies, HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,

@@ -444,6 +444,9 @@ func describeEndpoint(e discovery.Endpoint) string {
 			s += flag.word
 		}
 	}
+	if e.CheckAddr != "" {
+		s += " checked at " + e.CheckAddr
+	}
 	if e.Docker != 0 {
 		s += " " + e.Docker.String()
 	}

@@ -383,6 +383,11 @@ func (w world) endpoint(c *container, said config.Labels, port uint16) (_ discov
 		e.Down = "disconnected from network " + c.lost
 		return e, ""
 	}
+	if e.Relay && e.Check.OtherPort != 0 {
+		if e.CheckAddr, _, why = w.address(c, e.Check.OtherPort); e.CheckAddr == "" {
+			return e, "health check: " + why
+		}
+	}
 	e.Stopping, e.Paused, e.Docker = !c.stopping.IsZero(), c.paused, c.health
 	return e, ""
 }

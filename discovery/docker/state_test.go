@@ -319,6 +319,17 @@ web /
   web-5 127.0.0.1:8084 #1 relay
 skip demo-web-6: no address that the host can reach: it is on far and publishes no port
 skip demo-web-7: the host cannot reach its address, and port 81 is not published`},
+		{"on the host, published, checked on another port", look{upstream: "web", host: true, engine: ""}, func(m *model) {
+			for i, ports := range []map[int]string{{80: ":8080", 81: ":8081"}, {80: ":8082"}} {
+				b := m.service(fmt.Sprint("web-", i+1), "longshore.health.port=81")
+				b.nets, b.publish = map[string]string{"far": ""}, ports
+				m.do("start " + b.name)
+				b.nets["far"] = "10.9.9.9"
+			}
+		}, `
+web /
+  web-1 127.0.0.1:8080 #1 relay checked at 127.0.0.1:8081
+skip demo-web-2: health check: the host cannot reach its address, and port 81 is not published`},
 		{"engine elsewhere", look{upstream: "web", host: true, engine: "docker.example.com"}, func(m *model) {
 			m.service("web-1").publish = map[int]string{80: "0.0.0.0:8080"}
 			m.service("web-2").publish = map[int]string{80: "127.0.0.1:8080"}

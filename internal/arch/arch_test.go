@@ -53,6 +53,7 @@ var graph = map[string][]string{
 
 	"bench":                     {},
 	"internal/arch":             {},
+	"internal/conformance":      {},
 	"internal/dockertest":       {},
 	"internal/example/flaskapp": {},
 	"internal/readme":           {},
@@ -82,6 +83,8 @@ func TestDependencies(t *testing.T) {
 		"github.com/caarlos0/":   {"internal/config"},
 		"go.yaml.in/":            {"internal/config"},
 		"golang.org/x/sync":      {"cmd/longshore", "discovery/docker", "bench"},
+
+		"google.golang.org/protobuf/encoding/protowire": {"health"},
 	}
 	all := packages(t)
 	for name, p := range all {

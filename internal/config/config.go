@@ -7,13 +7,15 @@
 //	env         name without the prefix; a label is the same in lower case
 //	envDefault  default
 //	min, max    smallest and largest number or duration that is allowed
-//	form        "path": must be the path of a URL, perhaps with a query
+//	alias       another spelling of the name
+//	form        "path": must be the path of a URL, perhaps with a query; "host": as in a Host header
 //	allowed     what is allowed, for the error message and the table; else it follows from the type
 //	help        meaning
 //	later       the setting is part of the contract and is not built yet: setting it is an error
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -54,6 +56,7 @@ type Config struct {
 	HeaderTimeout  time.Duration  `env:"HEADER_TIMEOUT" envDefault:"60s" min:"1ms" help:"a client's request header must be complete by then"`
 	IdleTimeout    time.Duration  `env:"IDLE_TIMEOUT" envDefault:"75s" min:"1ms" help:"how long a client's connection is kept open between requests"`
 	MaxHeader      discovery.Size `env:"MAX_HEADER" envDefault:"32k" allowed:"a size from 1k to 16m, such as 32k" help:"largest request header, then 431"`
+	StickySecret   string         `env:"STICKY_SECRET" help:"signs the cookies of sticky sessions, so that they hold over a restart of the proxy and for several proxies; default: drawn at each start"`
 	TrustedProxies Prefixes       `env:"TRUSTED_PROXIES" help:"peers whose X-Forwarded-* are believed and appended to: CIDRs, addresses, private"`
 
 	AccessLog       AccessLog     `env:"ACCESS_LOG" envDefault:"combined" help:"to stdout, buffered"`
@@ -81,7 +84,7 @@ func Load(environ []string) (c Config, warnings []string, err error) {
 	}
 	err = errors.Join(err, c.check(vars))
 
-	known := slices.Collect(maps.Keys(fields(reflect.TypeFor[Config](), Prefix)))
+	known := names(fields(reflect.TypeFor[Config](), Prefix), Prefix)
 	for _, k := range slices.Sorted(maps.Keys(vars)) {
 		if strings.HasPrefix(k, Prefix) && !slices.Contains(known, k) {
 			warnings = append(warnings, fmt.Sprintf("unknown variable %s, ignored; the nearest known one is %s", k, nearest(k, known)))
@@ -130,21 +133,24 @@ func isListenAddr(s string) bool {
 // vars sets the defaults. The error has a line per wrong variable.
 func overlay[T any](dst *T, prefix string, vars map[string]string) error {
 	opts := env.Options{Prefix: prefix, Environment: vars, FuncMap: map[reflect.Type]env.ParserFunc{
-		reflect.TypeFor[time.Duration](): parseDuration,
+		reflect.TypeFor[time.Duration](): func(s string) (any, error) { return discovery.ParseTime(s) },
 	}}
+	known := fields(reflect.TypeFor[T](), prefix)
+	var errs []error
+	spelling := make(map[string]string) // how the user wrote a name, if by its alias
 	if vars == nil {
 		opts.Environment = map[string]string{}
 	} else {
 		opts.DefaultValueTagName = "noDefault" // no field has it: what is not set stays as it is
+		vars, spelling, errs = unalias(known, prefix, vars)
+		opts.Environment = vars
 	}
-	known := fields(reflect.TypeFor[T](), prefix)
-	var errs []error
 	// fail adds one error per variable, the first: a value that does not parse has no minimum.
 	failed := make(map[string]bool)
 	fail := func(key string, why string) {
 		if !failed[key] {
 			failed[key] = true
-			errs = append(errs, fmt.Errorf("%s=%q: %s", key, vars[key], why))
+			errs = append(errs, fmt.Errorf("%s=%q: %s", cmp.Or(spelling[key], key), vars[key], why))
 		}
 	}
 	for key, f := range known {
@@ -169,7 +175,7 @@ func overlay[T any](dst *T, prefix string, vars map[string]string) error {
 		return err
 	}
 	for key, f := range known {
-		if v := vars[key]; v != "" && (f.form == "path" && !isPath(v) || f.outOfRange(reflect.ValueOf(dst).Elem().FieldByIndex(f.index))) {
+		if v := vars[key]; v != "" && (f.form == "path" && !isPath(v) || f.form == "host" && !isHost(v) || f.outOfRange(reflect.ValueOf(dst).Elem().FieldByIndex(f.index))) {
 			fail(key, "want "+f.wants())
 		}
 	}
@@ -177,12 +183,36 @@ func overlay[T any](dst *T, prefix string, vars map[string]string) error {
 	return errors.Join(errs...)
 }
 
-// parseDuration takes Go's spelling, and nginx's: a bare number is seconds.
-func parseDuration(s string) (any, error) {
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return time.Duration(n) * time.Second, nil
+// unalias moves what is set by another spelling to the setting's own name.
+func unalias(known map[string]field, prefix string, vars map[string]string) (own, spelling map[string]string, errs []error) {
+	own, spelling = maps.Clone(vars), make(map[string]string)
+	for key, f := range known {
+		alias := prefix + f.alias
+		v, both := vars[alias], vars[key]
+		switch {
+		case f.alias == "" || v == "":
+		case both != "" && both != v:
+			other := alias
+			if prefix == "" {
+				other = labelName(alias)
+			}
+			errs = append(errs, fmt.Errorf("%s=%q: %s, which is the same setting, says %q: want one of them", key, both, other, v))
+		case both == "":
+			own[key], spelling[key] = v, alias
+		}
 	}
-	return time.ParseDuration(s)
+	return own, spelling, errs
+}
+
+// names lists what can be written.
+func names(known map[string]field, prefix string) (all []string) {
+	for key, f := range known {
+		all = append(all, key)
+		if f.alias != "" {
+			all = append(all, prefix+f.alias)
+		}
+	}
+	return all
 }
 
 // A field is one setting, read from struct tags.
@@ -192,6 +222,7 @@ type field struct {
 	typ       reflect.Type
 	def       string
 	min, max  string
+	alias     string
 	form      string
 	allowed   string
 	help      string
@@ -214,7 +245,7 @@ func fields(t reflect.Type, prefix string) map[string]field {
 		if key != "" && key != "-" {
 			all[prefix+key] = field{
 				name: sf.Name, index: sf.Index, typ: sf.Type, def: sf.Tag.Get("envDefault"), min: sf.Tag.Get("min"), max: sf.Tag.Get("max"),
-				form: sf.Tag.Get("form"), allowed: sf.Tag.Get("allowed"), help: sf.Tag.Get("help"), later: sf.Tag.Get("later") != "",
+				alias: sf.Tag.Get("alias"), form: sf.Tag.Get("form"), allowed: sf.Tag.Get("allowed"), help: sf.Tag.Get("help"), later: sf.Tag.Get("later") != "",
 			}
 		}
 	}
@@ -247,6 +278,12 @@ func (f field) explain(err error) string {
 func isPath(s string) bool {
 	_, err := url.ParseRequestURI(s)
 	return err == nil && s[0] == '/'
+}
+
+// isHost reports whether s can stand in a Host header.
+func isHost(s string) bool {
+	u, err := url.Parse("http://" + s)
+	return err == nil && u.Host == s && u.User == nil && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 func (f field) outOfRange(v reflect.Value) bool {

@@ -51,6 +51,18 @@ func TestValues(t *testing.T) {
 		{"HEALTH_INTERVAL=500ms", func(c Config) any { return c.Settings.Health.Interval }, 500 * time.Millisecond},
 		{"HEALTH_TIMEOUT=3", func(c Config) any { return c.Settings.Health.Timeout }, 3 * time.Second},
 		{"HEALTH_STATUS=200,204", func(c Config) any { return c.Settings.Health.Accept.Contains(204) }, true},
+		{"HEALTH_TYPE=grpc", func(c Config) any { return c.Settings.Health.Type }, health.GRPC},
+		{"HEALTH_PORT=8081", func(c Config) any { return c.Settings.Health.OtherPort }, uint16(8081)},
+		{"HEALTH_HOST=shop.example.com:81", func(c Config) any { return c.Settings.Health.HostHeader }, "shop.example.com:81"},
+		{"HEALTH_JITTER=1", func(c Config) any { return c.Settings.Health.Jitter }, time.Second},
+		{"HEALTH_MATCH=status 200;body ~ 'ok'", func(c Config) any { return c.Settings.Health.Match.String() }, "status 200; body ~ ok"},
+		{"HEALTH_MANDATORY=true", func(c Config) any { return c.Settings.Health.Mandatory }, true},
+		{"HEALTH_DISABLE_ON_404=true", func(c Config) any { return c.Settings.Health.DisableOn404 }, true},
+		{"HEALTH_GRPC_SERVICE=shop.Cart", func(c Config) any { return c.Settings.Health.GRPCService }, "shop.Cart"},
+		{"HEALTH_GRPC_STATUS=12", func(c Config) any { return c.Settings.Health.GRPCStatus }, 12},
+		{"HEALTH_FAILS=3", func(c Config) any { return c.Settings.Health.Fall }, 3},
+		{"HEALTH_PASSES=4", func(c Config) any { return c.Settings.Health.Rise }, 4},
+		{"HEALTH_URI=/up", func(c Config) any { return c.Settings.Health.Path }, "/up"},
 		{"MAX_FAILS=0", func(c Config) any { return c.Settings.Health.MaxFails }, 0},
 		{"KEEPALIVE=0", func(c Config) any { return c.Settings.Keepalive }, 0},
 		{"MAX_BODY=10m", func(c Config) any { return c.Settings.MaxBody }, discovery.Size(10 << 20)},
@@ -104,6 +116,17 @@ func TestWrong(t *testing.T) {
 		"HEALTH_TIMEOUT=soon":     `LONGSHORE_HEALTH_TIMEOUT="soon": want a duration of at least 1ms, such as 500ms or 10s`,
 		"HEALTH_RISE=0":           `LONGSHORE_HEALTH_RISE="0": want a whole number, at least 1`,
 		"HEALTH_STATUS=2xx":       `LONGSHORE_HEALTH_STATUS="2xx": "2xx": want status codes such as 200-399 or 200,204`,
+		"HEALTH_TYPE=udp":         `LONGSHORE_HEALTH_TYPE="udp": want http, tcp or grpc`,
+		"HEALTH_PORT=0":           `LONGSHORE_HEALTH_PORT="0": want a port from 1 to 65535`,
+		"HEALTH_HOST=a b":         `LONGSHORE_HEALTH_HOST="a b": want a host, perhaps with a port`,
+		"HEALTH_HOST=a/b":         `LONGSHORE_HEALTH_HOST="a/b": want a host, perhaps with a port`,
+		"HEALTH_JITTER=-1s":       `LONGSHORE_HEALTH_JITTER="-1s": want a duration of at least 0s, such as 500ms or 10s`,
+		"HEALTH_MATCH=body is ok": `LONGSHORE_HEALTH_MATCH="body is ok": "body is ok": want body ~ or body !~ and a regular expression, in quotes if it has spaces`,
+		"HEALTH_MANDATORY=yes":    `LONGSHORE_HEALTH_MANDATORY="yes": want true or false`,
+		"HEALTH_GRPC_STATUS=17":   `LONGSHORE_HEALTH_GRPC_STATUS="17": want a whole number from 0 to 16`,
+		"HEALTH_FAILS=0":          `LONGSHORE_HEALTH_FAILS="0": want a whole number, at least 1`,
+		"HEALTH_PASSES=x":         `LONGSHORE_HEALTH_PASSES="x": want a whole number, at least 1`,
+		"HEALTH_URI=up":           `LONGSHORE_HEALTH_URI="up": want a path that begins with /`,
 		"MAX_FAILS=-1":            `LONGSHORE_MAX_FAILS="-1": want a whole number, at least 0`,
 		"MAX_BODY=big":            `LONGSHORE_MAX_BODY="big": "big": want a size such as 32k, 10m or off`,
 		"MAX_HEADER=1":            `LONGSHORE_MAX_HEADER="1": want a size from 1k to 16m, such as 32k`,
@@ -131,6 +154,30 @@ func TestWrongAllTogether(t *testing.T) {
 	if len(lines) != 3 || !strings.Contains(lines[0], "fastest") || !strings.Contains(lines[1], "HEALTH_RISE") ||
 		lines[2] != `LONGSHORE_UPSTREAM="a:1" and LONGSHORE_LABEL="b": only one of them is allowed` {
 		t.Errorf("got:\n%v\nwant a line each for the policy, HEALTH_RISE, and UPSTREAM with LABEL", err)
+	}
+}
+
+// TestTwoSpellings: fall and fails are one setting.
+func TestTwoSpellings(t *testing.T) {
+	if c, _, err := Load([]string{"LONGSHORE_HEALTH_FALL=3", "LONGSHORE_HEALTH_FAILS=3"}); err != nil || c.Settings.Health.Fall != 3 {
+		t.Errorf("both say 3: %d, %v", c.Settings.Health.Fall, err)
+	}
+	_, _, err := Load([]string{"LONGSHORE_HEALTH_FALL=2", "LONGSHORE_HEALTH_FAILS=3"})
+	want := `LONGSHORE_HEALTH_FALL="2": LONGSHORE_HEALTH_FAILS, which is the same setting, says "3": want one of them`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	_, _, err = ParseLabels(map[string]string{"longshore.health.rise": "2", "longshore.health.passes": "3", "longshore.health.fails": "x"}, Defaults())
+	want = `label longshore.health.fails="x": want a whole number, at least 1
+label longshore.health.rise="2": longshore.health.passes, which is the same setting, says "3": want one of them`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+	defaults := Defaults()
+	defaults.Health.Fall = 5 // as LONGSHORE_HEALTH_FALL says
+	l, warnings, err := ParseLabels(map[string]string{"longshore.health.fails": "1"}, defaults)
+	if l.Settings.Health.Fall != 1 || len(warnings) > 0 || err != nil {
+		t.Errorf("a label by its other spelling: %d, %q, %v; want that it wins", l.Settings.Health.Fall, warnings, err)
 	}
 }
 
@@ -240,6 +287,8 @@ func FuzzLabels(f *testing.F) {
 	f.Add("longshore.port", "80")
 	f.Add("longshore.health.status", "200-399")
 	f.Add("longshore.host", "*.a.b,c")
+	f.Add("longshore.health.match", "body ~ (\n")
+	f.Add("longshore.health.fails", "0")
 	f.Fuzz(func(t *testing.T, name, value string) {
 		l, _, err := ParseLabels(map[string]string{name: value}, Defaults())
 		if err == nil && l.Server.Weight < 1 {

@@ -43,9 +43,9 @@ func DefaultLabels(defaults discovery.Settings) Labels {
 // except for host, path and what is done to that.
 func ParseLabels(labels map[string]string, defaults discovery.Settings) (l Labels, warnings []string, err error) {
 	l = DefaultLabels(defaults)
-	var known []string
-	for k := range fields(reflect.TypeFor[Labels](), "") {
-		known = append(known, labelName(k))
+	known := names(fields(reflect.TypeFor[Labels](), ""), "")
+	for i, name := range known {
+		known[i] = labelName(name)
 	}
 	plain := make(map[string]string)
 	named := make(map[string]map[string]string)

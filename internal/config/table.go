@@ -23,7 +23,11 @@ func Table() string {
 		if f.inService {
 			label = labelName(strings.TrimPrefix(key, Prefix))
 		}
-		row(key, label, f.def, describe(f))
+		help := describe(f)
+		if f.alias != "" {
+			help += "; also written " + code(labelName(f.alias)) + ", " + code(Prefix+f.alias)
+		}
+		row(key, label, f.def, help)
 	}
 	labels := fields(reflect.TypeFor[Labels](), "")
 	for _, key := range inOrder(labels) {
@@ -32,6 +36,21 @@ func Table() string {
 		}
 	}
 	return b.String()
+}
+
+// Names are all variables and labels that there are.
+func Names() map[string]bool {
+	all := make(map[string]bool)
+	for key, f := range fields(reflect.TypeFor[Config](), Prefix) {
+		all[key] = true
+		if f.inService {
+			all[labelName(strings.TrimPrefix(key, Prefix))] = true
+		}
+	}
+	for key := range fields(reflect.TypeFor[Labels](), "") {
+		all[labelName(key)] = true
+	}
+	return all
 }
 
 func describe(f field) string {

@@ -8,7 +8,8 @@
 //	PORT          5090
 //
 // It answers with its hostname, and "testapp check" is its HEALTHCHECK, which fails from a request to
-// /sick on; /slow waits for the duration in the query: /slow?1s. SIGHUP is handled
+// /sick on; /slow waits for the duration in the query: /slow?1s. /health answers 200, and 503 with
+// X-Drain: 1 for the duration in the query of a request to /drain: /drain?5s. SIGHUP is handled
 // and changes nothing.
 package main
 
@@ -20,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -86,6 +88,19 @@ func main() {
 		if err := os.WriteFile(sick, nil, 0o600); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
+	})
+	var drained atomic.Int64 // until when, in Unix nanoseconds
+	http.HandleFunc("/drain", func(w http.ResponseWriter, r *http.Request) {
+		d, _ := time.ParseDuration(r.URL.RawQuery)
+		drained.Store(time.Now().Add(d).UnixNano())
+		fmt.Fprintln(w, host)
+	})
+	http.HandleFunc("/health", func(w http.ResponseWriter, r *http.Request) {
+		if time.Now().UnixNano() < drained.Load() {
+			w.Header().Set("X-Drain", "1")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprintln(w, "ok")
 	})
 	http.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		d, _ := time.ParseDuration(r.URL.RawQuery)

@@ -1,0 +1,89 @@
+package conformance
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"longshore/internal/config"
+	"longshore/internal/readme"
+)
+
+// rows: nginx's words, ours, and the tests, as package.TestName.
+var rows = []struct{ nginx, ours, tests string }{
+	{"round robin (no directive)", "`LONGSHORE_BALANCER=round_robin`", "balancer.TestRoundRobinSequence, longshore.TestNginxWeights"},
+	{"`least_conn`", "the default", "balancer.TestLeastConn, longshore.TestNginxLeastConn"},
+	{"`random`", "`LONGSHORE_BALANCER=random`", "balancer.TestShareByWeight"},
+	{"`random two least_conn`", "`LONGSHORE_BALANCER=random two`", "balancer.TestRandomTwo"},
+	{"`random two least_time=header`", "the same words", "balancer.TestShareByWeight"},
+	{"`least_time header`, `last_byte`", "the same words", "balancer.TestLeastTime, proxy.TestLeastTime"},
+	{"`hash KEY`, `hash KEY consistent`", "the same words; keys of `$remote_addr`, `$request_uri`, `$host`, `$http_NAME`, `$cookie_NAME`, `$arg_NAME`", "balancer.TestHashStays, balancer.TestHashBound, proxy.TestHashKey, longshore.TestNginxHash"},
+	{"`ip_hash`", "the same word", "balancer.TestHashBound, proxy.TestHashKey"},
+	{"HAProxy `balance first`", "`LONGSHORE_BALANCER=first`", "balancer.TestLimit"},
+	{"`sticky cookie NAME …`", "`LONGSHORE_STICKY=cookie NAME …`", "discovery.TestSticky, proxy.TestSticky"},
+	{"`sticky route $v …`", "`LONGSHORE_STICKY=route $v …`", "discovery.TestSticky, proxy.TestSticky"},
+	{"`sticky learn …`", "`LONGSHORE_STICKY=learn …`", "proxy.TestSticky, proxy.TestLearnt"},
+	{"`server … weight=5`", "label `longshore.weight`, or in `LONGSHORE_BACKENDS`", "balancer.TestShareByWeight, longshore.TestNginxWeights"},
+	{"`server … max_conns=100`", "label `longshore.max_conns`", "proxy.TestMaxConns, longshore.TestNginxMaxConns"},
+	{"`server … max_fails=1 fail_timeout=10s`", "labels `longshore.max_fails`, `longshore.fail_timeout`, or variables for all", "health.TestMachine, longshore.TestNginxMaxFails"},
+	{"`server … slow_start=30s`", "label `longshore.slow_start`", "proxy.TestSlowStart"},
+	{"`server … backup`", "label `longshore.backup=true`", "proxy.TestMaxConns, longshore.TestNginxBackup"},
+	{"`server … down`", "label `longshore.down=true`", "config.TestBackends"},
+	{"`server … drain`", "label `longshore.drain=true`", "proxy.TestSticky"},
+	{"`server … route=a`", "label `longshore.route`", "proxy.TestSticky"},
+	{"`server … resolve`, `service=`, `resolver`, `zone`", "not needed: containers are followed by events", "longshore.TestEngineStory"},
+	{"`queue 100 timeout=10s`", "`LONGSHORE_QUEUE`, `LONGSHORE_QUEUE_TIMEOUT`", "proxy.TestPark, proxy.TestParkLimits"},
+	{"`keepalive`, `keepalive_timeout`", "`LONGSHORE_KEEPALIVE`, `LONGSHORE_KEEPALIVE_TIMEOUT`", "proxy.TestManyIdle"},
+}
+
+// TestTable keeps the README's table in step, and every test, variable and label in it real.
+func TestTable(t *testing.T) {
+	known := tests(t)
+	settings := config.Names()
+	var b strings.Builder
+	b.WriteString("| nginx | Longshore | shown by |\n|---|---|---|\n")
+	for _, r := range rows {
+		for name := range strings.SplitSeq(r.tests, ", ") {
+			if !known[name] {
+				t.Errorf("%s: there is no test %s", r.nginx, name)
+			}
+		}
+		for word := range strings.FieldsFuncSeq(r.ours, func(c rune) bool { return strings.ContainsRune("` ,;=", c) }) {
+			if (strings.HasPrefix(word, config.Prefix) || strings.HasPrefix(word, config.LabelPrefix)) && !settings[word] {
+				t.Errorf("%s: there is no setting %s", r.nginx, word)
+			}
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", r.nginx, r.ours, "`"+strings.ReplaceAll(r.tests, ", ", "` `")+"`")
+	}
+	readme.Check(t, "conformance", b.String())
+}
+
+// tests lists the test functions of this module, as package.TestName; cmd/longshore is longshore.
+func tests(t *testing.T) map[string]bool {
+	t.Helper()
+	all := make(map[string]bool)
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, decl := range f.Decls {
+			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Test") {
+				all[filepath.Base(filepath.Dir(path))+"."+fn.Name.Name] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
