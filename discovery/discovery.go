@@ -7,6 +7,7 @@ package discovery
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"longshore/balancer"
@@ -42,19 +43,14 @@ type Service struct {
 	Routes    []Route
 	Settings  Settings
 	Endpoints []Endpoint
+	// Since: the regular expressions of an older service are tried first; zero is oldest.
+	Since time.Time
+	// Internal: only clients in private networks are let in; others get 403.
+	Internal bool
 	// Expected: another container of this service will be there soon, though none that runs may be now: one
 	// was created a moment ago, as compose does before it stops the one to be replaced, or is being restarted.
 	Expected bool
 }
-
-// A Route says which requests are for a service.
-type Route struct {
-	Host string // exact, "*.example.com", or empty for every host; lower case, without port or trailing dot
-	Path string // prefix on segment borders; begins with "/"
-}
-
-// String gives the form of LONGSHORE_UPSTREAM: "shop.example.com/cart".
-func (r Route) String() string { return r.Host + r.Path }
 
 // An Endpoint is one address that a service can be reached at.
 type Endpoint struct {
@@ -105,6 +101,13 @@ type Settings struct {
 	Keepalive        int           `env:"KEEPALIVE" envDefault:"256" min:"0" help:"idle connections kept per backend; 0: none"`
 	KeepaliveTimeout time.Duration `env:"KEEPALIVE_TIMEOUT" envDefault:"60s" min:"1ms" help:"how long they are kept"`
 	MaxBody          Size          `env:"MAX_BODY" envDefault:"off" help:"largest request body, then 413; off: no limit"`
+}
+
+// Equal reports whether two services say the same. It is much faster than reflect.DeepEqual, and does not
+// compile when a field cannot be compared.
+func (s *Service) Equal(o *Service) bool {
+	return s.Name == o.Name && s.Since.Equal(o.Since) && s.Internal == o.Internal && s.Expected == o.Expected &&
+		s.Settings == o.Settings && slices.Equal(s.Routes, o.Routes) && slices.Equal(s.Endpoints, o.Endpoints)
 }
 
 // Targets lists what is to be checked: every endpoint that has an address.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"longshore/balancer"
+	"longshore/discovery"
 	"longshore/health"
 	"longshore/internal/upstream"
 )
@@ -51,6 +52,7 @@ type exchange struct {
 	proxy               httputil.ReverseProxy
 	server              *Server
 	svc                 *Service // as of the start: the settings the request is held to
+	route               *discovery.Route
 	in                  *http.Request
 	start               time.Time
 
@@ -101,12 +103,15 @@ func (buffers) Get() []byte  { return bufferPool.Get().(*[32 << 10]byte)[:] }
 func (buffers) Put(b []byte) { bufferPool.Put((*[32 << 10]byte)(b)) }
 
 // ServeHTTP answers a request for this service.
-func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server, start time.Time) {
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server, route *discovery.Route, start time.Time) {
 	x := exchanges.Get().(*exchange)
-	x.ResponseWriter, x.server, x.svc, x.in, x.start = w, srv, s, r, start
+	x.ResponseWriter, x.server, x.svc, x.route, x.in, x.start = w, srv, s, route, r, start
 	defer x.end()
 	x.closeAfter = mixesFramings(r)
 	x.hasBody = r.ContentLength != 0 && r.Body != http.NoBody
+	if x.turnAway() {
+		return
+	}
 	if max := int64(s.spec.Settings.MaxBody); max > 0 && r.ContentLength > max {
 		x.closeAfter = true
 		x.fail(x, r, errTooLarge)
@@ -467,6 +472,7 @@ func (x *exchange) observe(b *member) {
 
 // modifyResponse mends what ReverseProxy and the server would do to a response that is not theirs.
 func (x *exchange) modifyResponse(res *http.Response) error {
+	x.mendResponse(res.Header)
 	if len(x.upgrade) > 0 { // RFC 9110, 15.5.22: a 426 must say what to upgrade to
 		res.Header["Upgrade"] = x.upgrade
 		res.Header.Set("Connection", "Upgrade")

@@ -11,6 +11,7 @@ import (
 // rewrite makes the outbound header. ReverseProxy has removed what is hop-by-hop.
 func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	in, out := pr.In.Header, pr.Out.Header
+	pr.Out.RequestURI = rewriteTarget(pr.In.RequestURI, x.route)
 	delete(out, "Proxy") // httpoxy: CGI programs would take it for HTTP_PROXY
 	dropLookalikes(out)
 	if _, ok := out["User-Agent"]; !ok {

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"maps"
 	"math"
-	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,9 +44,16 @@ type Router struct {
 	status   map[discovery.Key]health.Status
 	backends map[discovery.Key]*Backend // those with an address, carried from table to table
 	groups   map[string]*group          // by service name
-	owners   map[discovery.Key][]string // the services that a backend belongs to
+	owners   map[discovery.Key][]owner  // the services that a backend belongs to
 	missed   []missed                   // services that have left the State a short while ago
+	swept    time.Time                  // when counters were last looked at that nobody may need
 	unrouted *group                     // requests that no route is for
+}
+
+// An owner is a service that has an endpoint.
+type owner struct {
+	service string
+	usable  bool // the endpoint is, in this service
 }
 
 // A missed is a service that has left the State, as a container does whose labels say that it is one. Its
@@ -74,7 +80,7 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 		status:   make(map[discovery.Key]health.Status),
 		backends: make(map[discovery.Key]*Backend),
 		groups:   make(map[string]*group),
-		owners:   make(map[discovery.Key][]string),
+		owners:   make(map[discovery.Key][]owner),
 		unrouted: &group{},
 	}
 	r.table.Store(&Table{routes: newRoutes(nil)})
@@ -92,19 +98,21 @@ func (r *Router) Table() *Table { return r.table.Load() }
 func (r *Router) Applied() bool { return r.Table().applied }
 
 // Apply makes what exists the truth for the requests to come. Backends that are no longer there, or
-// no longer run, end at once with what they carried. Services that did not change keep their pickers.
+// no longer run, end at once with what they carried. Services that did not change keep their pickers; to
+// find them is all that they cost.
 func (r *Router) Apply(s discovery.State) {
 	r.mu.Lock()
 	old := r.table.Load()
-	if old.applied && reflect.DeepEqual(s, r.state) {
+	d := r.diffLocked(old, s.Services)
+	if old.applied && d.same && slices.Equal(s.Skipped, r.state.Skipped) {
 		r.mu.Unlock()
 		return
 	}
 	now := time.Now()
-	r.missLocked(s, now)
+	gone := r.adoptLocked(d, s.Services, now)
+	r.missLocked(old, d, now)
 	r.state = s
-	gone := r.adoptLocked(s, now)
-	t, changed := r.swapLocked(old)
+	changed := r.swapLocked(old, d.kept)
 	// Only now, so that a request that fails with its backend finds the table without it.
 	for _, b := range gone {
 		b.leaves()
@@ -115,54 +123,109 @@ func (r *Router) Apply(s discovery.State) {
 		close(r.first)
 	}
 	r.mu.Unlock()
-	r.tell(old, t)
+	r.tell(old, changed)
 }
 
-// swapLocked builds the table of the present state and shows it. It returns which services changed.
-func (r *Router) swapLocked(old *Table) (t *Table, changed []*Service) {
-	specs := slices.Clone(r.state.Services)
-	for _, m := range r.missed {
-		specs = append(specs, m.Service) // behind, so that whoever has the route now comes first
-	}
-	t = &Table{applied: true, routes: old.routes, services: make([]*Service, len(specs)), skipped: r.state.Skipped}
-	if !old.applied || !sameRoutes(old.services, specs) {
-		t.routes = newRoutes(specs)
-	}
-	for i, spec := range specs {
-		if was := old.byName(spec.Name); was != nil && reflect.DeepEqual(was.spec, spec) {
-			t.services[i] = was
-			continue
+// A difference is between a table and the services of the next State.
+type difference struct {
+	same bool
+	kept []*Service // by index of the next; nil: it is new or has changed
+	left []*Service // of the table: they have changed, or are missing
+	seen []bool     // by index of the table: it is in the next
+}
+
+func (r *Router) diffLocked(old *Table, next []discovery.Service) difference {
+	d := difference{same: len(next) == len(r.state.Services), kept: make([]*Service, len(next)), seen: make([]bool, len(old.services))}
+	for i := range next {
+		j := i
+		if i >= len(old.services) || old.services[i].spec.Name != next[i].Name {
+			var ok bool
+			if j, ok = old.routes.names[next[i].Name]; !ok {
+				d.same = false
+				continue
+			}
 		}
-		t.services[i] = r.buildLocked(spec, old)
-		changed = append(changed, t.services[i])
+		d.seen[j] = true
+		if was := old.services[j]; was.spec.Equal(&next[i]) {
+			d.kept[i] = was
+		} else {
+			d.left = append(d.left, was)
+		}
+		d.same = d.same && i == j && d.kept[i] != nil
+	}
+	for j := range r.state.Services {
+		if !d.seen[j] {
+			d.same = false
+			d.left = append(d.left, old.services[j])
+		}
+	}
+	return d
+}
+
+// swapLocked builds the table of the present state and shows it. What is kept of the old one need not be
+// built. It returns which services changed.
+func (r *Router) swapLocked(old *Table, kept []*Service) (changed []*Service) {
+	n := len(kept)
+	t := &Table{applied: true, routes: old.routes, services: make([]*Service, n+len(r.missed)), skipped: r.state.Skipped}
+	copy(t.services, kept)
+	routed := old.applied && len(old.services) == len(t.services) // the routes are as they were
+	for i := range t.services {
+		var spec *discovery.Service
+		if i < n {
+			spec = &r.state.Services[i]
+		} else {
+			spec = &r.missed[i-n].Service // behind, so that whoever has the route now comes first
+		}
+		if i >= n {
+			if was := old.byName(spec.Name); was != nil && was.spec.Equal(spec) {
+				t.services[i] = was
+			}
+		}
+		if t.services[i] == nil {
+			t.services[i] = r.buildLocked(*spec, old)
+			changed = append(changed, t.services[i])
+		}
+		routed = routed && sameRoutes(&old.services[i].spec, spec)
+	}
+	if !routed {
+		specs := slices.Clone(r.state.Services)
+		for _, m := range r.missed {
+			specs = append(specs, m.Service)
+		}
+		t.routes = newRoutes(specs)
 	}
 	t.since = time.Now()
 	r.table.Store(t)
-	return t, changed
+	return changed
 }
 
 // missLocked notes which services are not in the next state, and for how long they are missed.
-func (r *Router) missLocked(next discovery.State, now time.Time) {
-	names := make(map[string]bool, len(next.Services))
-	for _, s := range next.Services {
-		names[s.Name] = true
+func (r *Router) missLocked(old *Table, d difference, now time.Time) {
+	n := len(r.state.Services)
+	var still []missed
+	for i, m := range r.missed {
+		if !d.seen[n+i] && now.Before(m.until) {
+			still = append(still, m)
+		}
 	}
-	r.missed = slices.DeleteFunc(r.missed, func(m missed) bool { return names[m.Name] || !now.Before(m.until) })
-	for _, s := range r.state.Services {
-		if !names[s.Name] {
+	for i, s := range r.state.Services {
+		if !d.seen[i] {
 			s.Endpoints, s.Expected = nil, false
-			r.missed = append(r.missed, missed{s, now.Add(hopeful)})
+			s.Since = now // so that its regular expressions come last
+			still = append(still, missed{s, now.Add(hopeful)})
 			time.AfterFunc(hopeful, r.forget)
 		}
 	}
+	r.missed = still
 }
 
 // forget drops the services that have been missed for long enough.
 func (r *Router) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.missLocked(r.state, time.Now())
-	r.swapLocked(r.table.Load())
+	now, old := time.Now(), r.table.Load()
+	r.missed = slices.DeleteFunc(slices.Clone(r.missed), func(m missed) bool { return !now.Before(m.until) })
+	r.swapLocked(old, old.services[:len(r.state.Services)])
 }
 
 // settle does what follows when these services are shown: who waits gets what has become ready, and what
@@ -186,32 +249,47 @@ func settle(changed []*Service) {
 	}
 }
 
-// adoptLocked brings backends, owners, counters and statuses in line with a state, and returns the
-// backends that are not in it.
-func (r *Router) adoptLocked(s discovery.State, now time.Time) (gone []*Backend) {
-	owners := make(map[discovery.Key][]string, len(r.owners))
-	live := make(map[discovery.Key]*Backend, len(r.backends))
-	pools := make(map[*upstream.Pool]bool, len(r.backends))
-	for _, spec := range s.Services {
+// adoptLocked brings backends, owners, counters and statuses in line with the next services, and returns
+// the backends that are not in them.
+func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Time) (gone []*Backend) {
+	loose := make(map[*Backend]bool) // in what has left; perhaps the next services have them too
+	var paused []*Backend            // of those
+	for _, s := range d.left {
+		g := r.groups[s.spec.Name]
+		g.left = now
+		for _, e := range s.spec.Endpoints {
+			g.backends[e.Name].left = now
+			r.owners[e.Key] = slices.DeleteFunc(r.owners[e.Key], func(o owner) bool { return o.service == s.spec.Name })
+			if b := r.backends[e.Key]; b != nil && !loose[b] {
+				loose[b] = true
+				if b.paused {
+					paused = append(paused, b)
+				}
+			}
+		}
+	}
+	pools := make(map[*upstream.Pool]bool) // that go on
+	for i := range next {
+		if d.kept[i] != nil {
+			continue
+		}
+		spec := &next[i]
 		opts := poolOptions(spec.Settings)
 		g := r.groups[spec.Name]
 		if g == nil {
 			g = new(group)
 			r.groups[spec.Name] = g
 		}
-		g.left = now
+		g.left = time.Time{}
 		for _, e := range spec.Endpoints {
-			owners[e.Key] = append(owners[e.Key], spec.Name)
-			g.counterLocked(e.Name, now)
+			r.owners[e.Key] = append(r.owners[e.Key], owner{spec.Name, usable(e)})
+			g.counterLocked(e.Name)
 			if !usable(e) {
 				continue
 			}
-			b := live[e.Key] // of another service
-			if b == nil {
-				b = r.backends[e.Key]
-			}
+			b := r.backends[e.Key]
 			if b == nil || b.addr != e.Addr {
-				if was := r.pausedLocked(e); was != nil { // it has its connections still, and requests that wait in them
+				if was := pausedOf(paused, e); was != nil { // it has its connections still, and requests that wait in them
 					was.pool.Resume()
 					was.prior = nil
 					b = newBackend(e, was.pool)
@@ -219,41 +297,76 @@ func (r *Router) adoptLocked(s discovery.State, now time.Time) (gone []*Backend)
 				} else {
 					b = newBackend(e, upstream.NewPool(e.Addr, opts))
 				}
+				r.backends[e.Key] = b
 			}
 			if b.paused && !e.Paused {
 				b.pool.Resume()
 			}
 			b.paused = e.Paused
 			b.pool.SetOptions(opts)
-			live[e.Key] = b
 			pools[b.pool] = true
 		}
-		g.forgetLocked(now)
 	}
-	for k, b := range live {
-		b.shared.Store(nil)
-		if names := owners[k]; len(names) > 1 {
-			b.shared.Store(&names)
+	for b := range loose {
+		used := slices.ContainsFunc(r.owners[b.key], func(o owner) bool { return o.usable })
+		switch {
+		case used && r.backends[b.key] == b:
+			continue
+		case !used && r.backends[b.key] == b:
+			delete(r.backends, b.key)
 		}
-	}
-	maps.DeleteFunc(r.groups, func(_ string, g *group) bool { return now.Sub(g.left) > memory })
-	for k, b := range r.backends {
-		if live[k] != b && !pools[b.pool] {
+		if !pools[b.pool] {
 			gone = append(gone, b)
 		}
 	}
+	for i := range next {
+		if d.kept[i] == nil {
+			r.shareLocked(next[i].Endpoints)
+		}
+	}
 	// A status that came before its endpoint is kept; one whose endpoint has left is not.
-	maps.DeleteFunc(r.status, func(k discovery.Key, _ health.Status) bool {
-		return len(r.owners[k]) > 0 && len(owners[k]) == 0
-	})
-	r.owners, r.backends = owners, live
+	for _, s := range d.left {
+		r.shareLocked(s.spec.Endpoints)
+		for _, e := range s.spec.Endpoints {
+			if len(r.owners[e.Key]) == 0 {
+				delete(r.owners, e.Key)
+				delete(r.status, e.Key)
+			}
+		}
+	}
+	if now.Sub(r.swept) > memory/60 {
+		r.swept = now
+		maps.DeleteFunc(r.groups, func(_ string, g *group) bool {
+			g.forgetLocked(now)
+			return !g.left.IsZero() && now.Sub(g.left) > memory
+		})
+	}
 	return gone
 }
 
-// pausedLocked finds the run of an endpoint that was paused until now; nil: there was none.
-func (r *Router) pausedLocked(e discovery.Endpoint) *Backend {
-	for k, b := range r.backends {
-		if b.paused && !e.Paused && b.addr == e.Addr && k.ID == e.Key.ID && k.Port == e.Key.Port {
+// shareLocked tells the backends of some endpoints which services they belong to.
+func (r *Router) shareLocked(endpoints []discovery.Endpoint) {
+	for _, e := range endpoints {
+		b, owners := r.backends[e.Key], r.owners[e.Key]
+		if b == nil {
+			continue
+		}
+		var names *[]string
+		if len(owners) > 1 {
+			names = new([]string)
+			for _, o := range owners {
+				*names = append(*names, o.service)
+			}
+		}
+		b.shared.Store(names)
+	}
+}
+
+// pausedOf finds the run of an endpoint that was paused until now, among those whose place in their service
+// has changed; nil: there was none.
+func pausedOf(paused []*Backend, e discovery.Endpoint) *Backend {
+	for _, b := range paused {
+		if !e.Paused && b.addr == e.Addr && b.key.ID == e.Key.ID && b.key.Port == e.Key.Port {
 			return b
 		}
 	}
@@ -265,8 +378,8 @@ func (r *Router) Mark(k discovery.Key, s health.Status) {
 	r.mu.Lock()
 	was := r.status[k]
 	r.status[k] = s
-	names := r.owners[k]
-	if len(names) == 0 {
+	owners := r.owners[k]
+	if len(owners) == 0 {
 		r.mu.Unlock()
 		return
 	}
@@ -275,16 +388,19 @@ func (r *Router) Mark(k discovery.Key, s health.Status) {
 		b.rose = time.Now()
 	}
 	old := r.table.Load()
-	t := r.rebuildLocked(names...)
+	names := make([]string, len(owners))
+	for i, o := range owners {
+		names[i] = o.service
+	}
+	changed := r.rebuildLocked(names...)
 	r.mu.Unlock()
-	r.tell(old, t)
+	r.tell(old, changed)
 }
 
-// rebuildLocked builds some services anew, and shows them.
-func (r *Router) rebuildLocked(names ...string) *Table {
+// rebuildLocked builds some services anew, and shows and returns them.
+func (r *Router) rebuildLocked(names ...string) (changed []*Service) {
 	old := r.table.Load()
 	t := &Table{applied: true, routes: old.routes, services: slices.Clone(old.services), skipped: old.skipped}
-	var changed []*Service
 	for _, name := range names {
 		i := t.routes.names[name]
 		t.services[i] = r.buildLocked(old.services[i].spec, old)
@@ -293,28 +409,28 @@ func (r *Router) rebuildLocked(names ...string) *Table {
 	t.since = time.Now()
 	r.table.Store(t)
 	settle(changed)
-	return t
+	return changed
 }
 
 // tell logs which backends are in another state than before. It is not called under mu: whoever reads
 // the log may be slow.
-func (r *Router) tell(old, now *Table) {
+func (r *Router) tell(old *Table, changed []*Service) {
 	states := make(map[discovery.Key]string)
 	id := func(s *Service, k discovery.Key) discovery.Key { // a backend through its runs
 		return discovery.Key{ID: s.spec.Name + " " + k.ID, Port: k.Port}
 	}
-	for _, s := range old.services {
-		if now.byName(s.spec.Name) == s {
-			continue
+	var before []*Service
+	for _, s := range changed {
+		if was := old.byName(s.spec.Name); was != nil {
+			before = append(before, was)
 		}
+	}
+	for _, s := range before {
 		for _, m := range s.members {
 			states[id(s, m.endpoint.Key)], _ = m.state()
 		}
 	}
-	for _, s := range now.services {
-		if old.byName(s.spec.Name) == s {
-			continue
-		}
+	for _, s := range changed {
 		for _, m := range s.members {
 			k := id(s, m.endpoint.Key)
 			was := states[k]
@@ -337,7 +453,7 @@ func (r *Router) tell(old, now *Table) {
 			r.log.Log(context.Background(), level, "backend "+state, args...)
 		}
 	}
-	for _, s := range old.services {
+	for _, s := range before {
 		for _, m := range s.members {
 			if state, ok := states[id(s, m.endpoint.Key)]; ok && state != "down" {
 				r.log.Info("backend gone", "service", s.spec.Name, "backend", m.endpoint.Name, "addr", m.endpoint.Addr)
@@ -359,7 +475,11 @@ func (r *Router) buildLocked(spec discovery.Service, old *Table) *Service {
 		if !ok {
 			status = health.Status{State: health.Probing, Why: "waiting for its first successful check"}
 		}
-		s.members = append(s.members, newMember(e, status, r.backends[e.Key], s.group.backends[e.Name]))
+		var b *Backend
+		if usable(e) { // another service may have use for it
+			b = r.backends[e.Key]
+		}
+		s.members = append(s.members, newMember(e, status, b, s.group.backends[e.Name]))
 	}
 	settings, now := spec.Settings, time.Now()
 	s.buildTiers(now)
@@ -402,8 +522,6 @@ func poolOptions(s discovery.Settings) upstream.Options {
 
 func usable(e discovery.Endpoint) bool { return e.Addr != "" && e.Down == "" }
 
-func sameRoutes(old []*Service, specs []discovery.Service) bool {
-	return slices.EqualFunc(old, specs, func(s *Service, spec discovery.Service) bool {
-		return s.spec.Name == spec.Name && slices.Equal(s.spec.Routes, spec.Routes)
-	})
+func sameRoutes(a, b *discovery.Service) bool {
+	return a.Name == b.Name && a.Since.Equal(b.Since) && slices.Equal(a.Routes, b.Routes)
 }

@@ -165,10 +165,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.awaitFirst(r.Context())
 		table = s.Router.Table()
 	}
-	svc := table.Lookup(r.Host, r.URL.Path)
+	svc, route := table.Lookup(r.Host, r.URL.Path)
 	switch {
 	case svc != nil:
-		svc.ServeHTTP(w, r, s, start)
+		svc.ServeHTTP(w, r, s, route, start)
 	case r.Context().Err() != nil:
 		s.refuse(w, r, statusClientClosed, start)
 	case !table.applied:

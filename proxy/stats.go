@@ -18,7 +18,7 @@ type group struct {
 	ramp     *time.Timer // rebuilds the service while a backend's weight grows; guarded by the Router's mu
 
 	backends map[string]*counters // by name; guarded by the Router's mu
-	left     time.Time            // when the service was last seen in a State; guarded so too
+	left     time.Time            // when the service left the State, zero: it is in it; guarded so too
 
 	codes   [600]atomic.Uint64 // requests by status code
 	buckets [len(DurationBounds) + 1]atomic.Uint64
@@ -30,14 +30,14 @@ type group struct {
 type counters struct {
 	requests atomic.Uint64
 	failures [reasons]atomic.Uint64
-	left     time.Time // when the name was last seen in a State; guarded by the Router's mu
+	left     time.Time // when the name left the State, zero: it is in it; guarded by the Router's mu
 }
 
 // memory is how long counters outlive what they are about, so that a scrape sees the last of it.
 const memory = time.Hour
 
 // counterLocked returns the counters for a backend's name.
-func (g *group) counterLocked(name string, now time.Time) *counters {
+func (g *group) counterLocked(name string) *counters {
 	c := g.backends[name]
 	if c == nil {
 		if g.backends == nil {
@@ -46,13 +46,13 @@ func (g *group) counterLocked(name string, now time.Time) *counters {
 		c = new(counters)
 		g.backends[name] = c
 	}
-	c.left = now
+	c.left = time.Time{}
 	return c
 }
 
 // forgetLocked drops the counters of backends that left long ago.
 func (g *group) forgetLocked(now time.Time) {
-	maps.DeleteFunc(g.backends, func(_ string, c *counters) bool { return now.Sub(c.left) > memory })
+	maps.DeleteFunc(g.backends, func(_ string, c *counters) bool { return !c.left.IsZero() && now.Sub(c.left) > memory })
 }
 
 func (g *group) count(code int, d time.Duration) {

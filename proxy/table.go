@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"path"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,14 +29,15 @@ func (t *Table) Skipped() []discovery.Skip { return t.skipped }
 // Since returns when the snapshot began to be used.
 func (t *Table) Since() time.Time { return t.since }
 
-// Lookup finds the service for a request's Host field and decoded path; nil: there is no route.
-// The most specific host that has a route for the path wins, and there the longest path prefix.
-func (t *Table) Lookup(host, urlPath string) *Service {
-	i, ok := t.routes.find(host, urlPath)
-	if !ok {
-		return nil
+// Lookup finds the service for a request's Host field and decoded path, and by which route; nil: there is
+// none. The most specific host that has a route for the path wins: the name itself, then the longest
+// "*.x", then the longest "x.*", then regular expressions in order, then any. There an exact path wins,
+// then regular expressions in order, then the longest prefix.
+func (t *Table) Lookup(host, urlPath string) (*Service, *discovery.Route) {
+	if at := t.routes.find(host, urlPath); at != nil {
+		return t.services[at.service], &at.route
 	}
-	return t.services[i]
+	return nil, nil
 }
 
 func (t *Table) byName(name string) *Service {
@@ -46,86 +50,242 @@ func (t *Table) byName(name string) *Service {
 
 // routes finds a service's index by host and path. Many tables share one.
 type routes struct {
-	names  map[string]int      // by service name
-	exact  map[string]prefixes // by host
-	suffix map[string]prefixes // *.example.com, by example.com
-	any    prefixes
+	names  map[string]int   // by service name
+	exact  map[string]*site // by host
+	suffix map[string]*site // *.example.com, by example.com
+	prefix map[string]*site // www.*, by www
+	regexp []hostPattern
+	any    site
 }
 
-// prefixes finds a service's index by path prefix: "/" or a path without a trailing slash.
-type prefixes map[string]int
+// A site is the routes of one host. The zero site has none.
+type site struct {
+	exact    map[string]*target // by path
+	regexp   []pathPattern
+	prefixes map[string]*target // by path without a trailing slash
+	longest  int                // of the prefixes
+	root     *target            // of the prefix "/"; nil: none
+}
 
+// A target is where a route leads.
+type target struct {
+	service int
+	route   discovery.Route
+}
+
+type hostPattern struct {
+	*regexp.Regexp
+	site *site
+}
+
+type pathPattern struct {
+	*regexp.Regexp
+	to *target
+}
+
+// newRoutes compiles the routes of services. What two of them want is the first one's.
 func newRoutes(services []discovery.Service) *routes {
 	rs := &routes{
 		names:  make(map[string]int),
-		exact:  make(map[string]prefixes),
-		suffix: make(map[string]prefixes),
-		any:    make(prefixes),
+		exact:  make(map[string]*site),
+		suffix: make(map[string]*site),
+		prefix: make(map[string]*site),
 	}
+	type pattern struct {
+		since time.Time
+		*target
+	}
+	var patterns []pattern
 	for i, svc := range services {
 		rs.names[svc.Name] = i
 		for _, r := range svc.Routes {
-			at := rs.any
-			if name, wild := strings.CutPrefix(r.Host, "*."); r.Host != "" {
-				hosts := rs.exact
-				if wild {
-					hosts = rs.suffix
-				}
-				if hosts[name] == nil {
-					hosts[name] = make(prefixes)
-				}
-				at = hosts[name]
+			to := &target{i, r}
+			if strings.HasPrefix(r.Host, "~") || strings.HasPrefix(r.Path, "~") {
+				patterns = append(patterns, pattern{svc.Since, to})
+			} else {
+				rs.site(r).add(to)
 			}
-			if _, taken := at[r.Path]; !taken {
-				at[r.Path] = i
-			}
+		}
+	}
+	slices.SortStableFunc(patterns, func(a, b pattern) int {
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.route.Rank, b.route.Rank))
+	})
+	for _, p := range patterns {
+		if at := rs.site(p.route); at != nil {
+			at.add(p.target)
 		}
 	}
 	return rs
 }
 
-func (rs *routes) find(host, urlPath string) (int, bool) {
-	if strings.Contains(urlPath, "//") || strings.Contains(urlPath, "/.") {
-		urlPath = path.Clean(urlPath) // only to match, as nginx does: what is forwarded stays as it came
+// site is the site of a route's host. It is nil if that is a regular expression which does not compile:
+// who made the route has refused that.
+func (rs *routes) site(r discovery.Route) *site {
+	if strings.HasPrefix(r.Host, "~") {
+		for _, p := range rs.regexp {
+			if p.String() == "(?i)"+r.Host[1:] {
+				return p.site
+			}
+		}
+		re, err := r.HostRegexp()
+		if err != nil {
+			return nil
+		}
+		at := new(site)
+		rs.regexp = append(rs.regexp, hostPattern{re, at})
+		return at
 	}
-	if len(rs.exact)+len(rs.suffix) > 0 {
-		host = canonicalHost(host)
-		if i, ok := rs.exact[host].find(urlPath); ok {
-			return i, true
+	hosts, name := rs.exact, r.Host
+	if r.Host == "" {
+		return &rs.any
+	} else if rest, ok := strings.CutPrefix(name, "*."); ok {
+		hosts, name = rs.suffix, rest
+	} else if rest, ok := strings.CutSuffix(name, ".*"); ok {
+		hosts, name = rs.prefix, rest
+	}
+	if hosts[name] == nil {
+		hosts[name] = new(site)
+	}
+	return hosts[name]
+}
+
+// add adds a route, unless its place is taken.
+func (s *site) add(to *target) {
+	if re, err := to.route.PathRegexp(); re != nil {
+		s.regexp = append(s.regexp, pathPattern{re, to})
+		return
+	} else if err != nil {
+		return
+	}
+	at, p := &s.prefixes, to.route.Path
+	if p == "/" {
+		s.root = cmp.Or(s.root, to)
+		return
+	}
+	if path, ok := to.route.Exact(); ok {
+		at, p = &s.exact, path
+	} else {
+		s.longest = max(s.longest, len(p))
+	}
+	if *at == nil {
+		*at = make(map[string]*target)
+	}
+	if (*at)[p] == nil {
+		(*at)[p] = to
+	}
+}
+
+func (rs *routes) find(host, urlPath string) *target {
+	urlPath = cleanPath(urlPath) // only to match, as nginx does: what is forwarded stays as it came
+	if len(rs.exact)+len(rs.suffix)+len(rs.prefix)+len(rs.regexp) > 0 {
+		named := rs.exact[host] // most clients write it as it is
+		if named == nil {
+			host = canonicalHost(host)
+			named = rs.exact[host]
+		}
+		if at := named.find(urlPath); at != nil {
+			return at
 		}
 		for rest := host; len(rs.suffix) > 0; {
-			var found bool
-			if _, rest, found = strings.Cut(rest, "."); !found {
+			cut := strings.IndexByte(rest, '.')
+			if cut < 0 {
 				break
 			}
-			if i, ok := rs.suffix[rest].find(urlPath); ok {
-				return i, true
+			rest = rest[cut+1:]
+			if at := rs.suffix[rest].find(urlPath); at != nil {
+				return at
+			}
+		}
+		for rest := host; len(rs.prefix) > 0; {
+			cut := strings.LastIndexByte(rest, '.')
+			if cut < 0 {
+				break
+			}
+			rest = rest[:cut]
+			if at := rs.prefix[rest].find(urlPath); at != nil {
+				return at
+			}
+		}
+		for _, p := range rs.regexp {
+			if p.MatchString(host) {
+				if at := p.site.find(urlPath); at != nil {
+					return at
+				}
 			}
 		}
 	}
 	return rs.any.find(urlPath)
 }
 
-func (p prefixes) find(urlPath string) (int, bool) {
-	for len(p) > 0 && len(urlPath) > 1 {
-		if i, ok := p[urlPath]; ok {
-			return i, true
+func (s *site) find(urlPath string) *target {
+	if s == nil {
+		return nil
+	}
+	if len(s.exact) > 0 {
+		if at := s.exact[urlPath]; at != nil {
+			return at
 		}
-		cut := strings.LastIndexByte(urlPath, '/')
+	}
+	for _, p := range s.regexp {
+		if p.MatchString(urlPath) {
+			return p.to
+		}
+	}
+	for rest := urlPath; s.longest > 0 && len(rest) > 1; {
+		if len(rest) <= s.longest {
+			if at := s.prefixes[rest]; at != nil {
+				return at
+			}
+		}
+		cut := strings.LastIndexByte(rest, '/')
 		if cut <= 0 {
 			break
 		}
-		urlPath = urlPath[:cut]
+		rest = rest[:cut]
 	}
-	i, ok := p["/"]
-	return i, ok
+	return s.root
+}
+
+// cleanPath is a path without empty and dot segments. A slash at its end stays.
+func cleanPath(p string) string {
+	if isClean(p) {
+		return p
+	}
+	clean := path.Clean(p)
+	if clean != "/" && (strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.") || strings.HasSuffix(p, "/..")) {
+		clean += "/"
+	}
+	return clean
+}
+
+// isClean reports whether a path has neither empty segments nor such as begin with a dot.
+func isClean(p string) bool {
+	for i := 1; i < len(p); i++ {
+		if p[i-1] == '/' && (p[i] == '/' || p[i] == '.') {
+			return false
+		}
+	}
+	return true
 }
 
 // canonicalHost strips port and trailing dot and lowers the case: "Shop.Example.com.:80" is the same
 // host as "shop.example.com".
 func canonicalHost(host string) string {
+	if isCanonical(host) {
+		return host
+	}
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
 		host = host[:i]
 	}
 	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// isCanonical reports whether a host is certainly canonical: it is what most clients send.
+func isCanonical(host string) bool {
+	for i := range len(host) {
+		if c := host[i]; c == ':' || 'A' <= c && c <= 'Z' || c >= 0x80 {
+			return false
+		}
+	}
+	return !strings.HasSuffix(host, ".")
 }

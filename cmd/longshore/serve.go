@@ -35,7 +35,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.W
 	}
 	defer client.Close()
 	return wire(ctx, cfg, log, stdout, &docker.Source{
-		Client: client, Upstream: cfg.Upstream, Label: cfg.Label, Project: cfg.Project, Network: cfg.Network,
+		Client: client, Upstream: cfg.Upstream, Label: cfg.Label, Project: cfg.Project, DefaultHost: cfg.DefaultHost, Network: cfg.Network,
 		Settings: cfg.Settings, Log: log,
 	})
 }

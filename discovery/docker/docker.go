@@ -30,15 +30,16 @@ import (
 
 // A Source watches a Docker engine. Its fields are set before Watch and not changed after.
 type Source struct {
-	Client   *client.Client
-	Upstream config.Upstream    // at most one of Upstream and Label is set; neither: containers choose themselves by labels
-	Label    config.Selector    //
-	Project  string             // compose project to look at; empty: the own one, or all if there is none; "*": all
-	Network  string             // to reach containers through; empty: found out
-	Settings discovery.Settings // of services whose labels say nothing else
-	Log      *slog.Logger       // nil: none
-	Applied  func(Applied)      // nil: nobody wants to know. Called by Watch after a publish that an event caused
-	Self     func() []string    // IDs that may be the own container's, best first; nil: read from /proc
+	Client      *client.Client
+	Upstream    config.Upstream    // at most one of Upstream and Label is set; neither: containers choose themselves by labels
+	Label       config.Selector    //
+	Project     string             // compose project to look at; empty: the own one, or all if there is none; "*": all
+	DefaultHost string             // virtual host that gets the requests of unknown hosts; empty: none
+	Network     string             // to reach containers through; empty: found out
+	Settings    discovery.Settings // of services whose labels say nothing else
+	Log         *slog.Logger       // nil: none
+	Applied     func(Applied)      // nil: nobody wants to know. Called by Watch after a publish that an event caused
+	Self        func() []string    // IDs that may be the own container's, best first; nil: read from /proc
 
 	link  atomic.Pointer[discovery.Link] // nil: not yet
 	local func() []netip.Prefix          // of the local interfaces; nil: asked of the system
@@ -160,7 +161,7 @@ const patience = time.Second
 
 // view collects what the user asked for.
 func (s *Source) view() view {
-	v := view{upstream: s.Upstream, label: s.Label, project: s.Project, network: s.Network, settings: s.Settings}
+	v := view{upstream: s.Upstream, label: s.Label, project: s.Project, defaultHost: s.DefaultHost, network: s.Network, settings: s.Settings}
 	if s.Self != nil {
 		v.ownIDs = s.Self()
 	} else {

@@ -11,6 +11,7 @@ import (
 	api "github.com/docker/docker/api/types/container"
 
 	"longshore/health"
+	"longshore/internal/config"
 )
 
 // facts are what inspect says.
@@ -27,7 +28,8 @@ type facts struct {
 	ports       []published
 	stopSignal  int
 	stopTimeout time.Duration
-	virtualPort string   // of its environment; nothing else of that is kept
+	virtualPort string   // of its environment; nothing else of that is kept, except:
+	virtual     virtual  //
 	exposed     []uint16 // TCP ports, sorted
 }
 
@@ -128,6 +130,7 @@ func readFacts(r api.InspectResponse) facts {
 				f.virtualPort = port
 			}
 		}
+		f.virtual.Virtual, f.virtual.wrong = config.ParseVirtual(c.Env)
 		for p := range c.ExposedPorts {
 			if p.Proto() == "tcp" && p.Int() > 0 {
 				f.exposed = append(f.exposed, uint16(p.Int()))

@@ -411,6 +411,12 @@ func describe(st discovery.State) string {
 		fmt.Fprintf(&b, "%s", s.Name)
 		for _, r := range s.Routes {
 			fmt.Fprintf(&b, " %s", r)
+			if r.Dest != "" {
+				fmt.Fprintf(&b, "->%s", r.Dest)
+			}
+		}
+		if s.Internal {
+			b.WriteString(" internal")
 		}
 		if s.Expected {
 			b.WriteString(" expected")

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"longshore/discovery"
 	"longshore/internal/config"
@@ -24,10 +25,13 @@ type note struct {
 // A pool is a service in the making.
 type pool struct {
 	name    string
-	routes  []discovery.Route // given by the user; else the newest member's labels say
-	port    uint16            // 0: each member's own
-	members []*container      // sorted by age
+	routes  []discovery.Route     // given by the user; else the newest member says
+	port    uint16                // 0: each member's own
+	part    func(*container) part // what a member says; nil: whole
+	virtual bool                  // if no member can be used there is no such service
+	members []*container          // sorted by age
 	fixed   []discovery.Endpoint
+	since   time.Time // how old it is, zero: its routes are the user's
 }
 
 // state is what the proxy is to know of the world, and what its user is.
@@ -40,7 +44,10 @@ func (w world) state() (discovery.State, []note) {
 	case w.label.Key != "":
 		pools = b.byLabel(w.label)
 	default:
-		pools = b.byThemselves()
+		pools = append(b.byThemselves(), b.byVirtualHost()...)
+		for i := range pools {
+			pools[i].since = w.age(pools[i].members)
+		}
 	}
 	var st discovery.State
 	taken := make(map[discovery.Route]string) // by which service
@@ -51,7 +58,9 @@ func (w world) state() (discovery.State, []note) {
 			p.name += "'"
 		}
 		names[p.name] = true
-		st.Services = append(st.Services, b.service(p, taken))
+		if s := b.service(p, taken); !p.virtual || len(s.Endpoints) > 0 || s.Expected {
+			st.Services = append(st.Services, s)
+		}
 	}
 	slices.SortFunc(st.Services, func(a, b discovery.Service) int { return cmp.Compare(a.Name, b.Name) })
 	st.Skipped = slices.SortedFunc(maps.Keys(b.skipped), func(a, b discovery.Skip) int {
@@ -167,13 +176,17 @@ func (b *builder) byLabel(l config.Selector) []pool {
 	return []pool{{name: name, routes: []discovery.Route{{Path: "/"}}, members: b.usable(found)}}
 }
 
-// byThemselves makes the services that containers ask for by their labels.
+// byThemselves makes the services that containers ask for by their labels: one of the replicas of a compose
+// service, and one more for each name in their labels.
 func (b *builder) byThemselves() (ps []pool) {
-	type key struct{ project, service string }
+	type key struct{ project, service, name string }
 	members := make(map[key][]*container)
-	projects := make(map[string][]string) // by service
+	projects := make(map[string]map[string]bool) // by service
 	labelled := func(c *container) bool { return c.said.Any || c.said.Enable == config.Off || len(c.warned) > 0 }
 	for _, c := range b.candidates(labelled) {
+		if b.isVirtual(c) && (b.everywhere() || b.inScope(c)) {
+			continue // its labels say how that is done
+		}
 		if !c.said.Any && c.said.Enable != config.Off {
 			b.warn(c) // of a label that is not known, and so chooses nothing
 			continue
@@ -183,14 +196,22 @@ func (b *builder) byThemselves() (ps []pool) {
 			continue
 		}
 		for _, c := range b.usable([]*container{c}) {
-			k := key{c.project, c.service}
+			k := key{c.project, c.service, ""}
 			if k.service == "" {
 				k = key{service: c.name}
 			}
-			if members[k] == nil {
-				projects[k.service] = append(projects[k.service], k.project)
+			if projects[k.service] == nil {
+				projects[k.service] = make(map[string]bool)
 			}
-			members[k] = append(members[k], c)
+			projects[k.service][k.project] = true
+			if c.said.IsService() {
+				members[k] = append(members[k], c)
+			}
+			for name, l := range c.said.Named {
+				if k.name = name; l.Enable != config.Off {
+					members[k] = append(members[k], c)
+				}
+			}
 		}
 	}
 	for k, cs := range members {
@@ -199,7 +220,11 @@ func (b *builder) byThemselves() (ps []pool) {
 		if len(projects[k.service]) > 1 && k.project != b.ownProject() {
 			name = cmp.Or(k.project, "container") + "/" + k.service
 		}
-		ps = append(ps, pool{name: name, members: cs})
+		p := pool{name: name, members: cs}
+		if k.name != "" { // compose lets no service and no container have a colon in its name
+			p.name, p.part = name+":"+k.name, named(k.name)
+		}
+		ps = append(ps, p)
 	}
 	return ps
 }
@@ -223,13 +248,8 @@ func older(a, b *container) int {
 	return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.id, b.id))
 }
 
-// byAge sorts by the oldest member, then name.
-func byAge(a, b pool) int {
-	if len(a.members) == 0 || len(b.members) == 0 {
-		return cmp.Or(cmp.Compare(len(b.members), len(a.members)), cmp.Compare(a.name, b.name))
-	}
-	return cmp.Or(a.members[0].created.Compare(b.members[0].created), cmp.Compare(a.name, b.name))
-}
+// byAge sorts by age, then name.
+func byAge(a, b pool) int { return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.name, b.name)) }
 
 func (b *builder) skipForeign(c *container) {
 	why := fmt.Sprintf("in project %q", c.project)
@@ -272,7 +292,10 @@ func (b *builder) usable(cs []*container) (ok []*container) {
 // service makes a service of a pool. Its settings are those of its newest container that runs: during a
 // deploy the replicas may have different labels, and one that failed must not decide for the others.
 func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Service {
-	s := discovery.Service{Name: p.name, Settings: b.settings, Endpoints: p.fixed}
+	s := discovery.Service{Name: p.name, Settings: b.settings, Endpoints: p.fixed, Since: p.since}
+	if p.part == nil {
+		p.part = whole
+	}
 	var newest *container
 	projects := make(map[string]bool)
 	for _, c := range p.members {
@@ -281,50 +304,68 @@ func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Se
 		}
 		projects[c.project] = true
 	}
-	routes := p.routes
-	if newest != nil {
-		s.Settings = newest.said.Settings
-		if routes == nil {
-			routes = newest.said.Routes()
-		}
-	}
-	for _, r := range routes {
-		if by, ok := taken[r]; ok {
-			if by != s.Name {
-				b.skip(slog.LevelWarn, newest.id, s.Name, fmt.Sprintf("route %s is taken by service %q, which is older", r, by))
-			}
-			continue
-		}
-		taken[r] = s.Name
-		s.Routes = append(s.Routes, r)
-	}
-	slices.SortFunc(s.Routes, func(a, b discovery.Route) int {
-		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path))
-	})
 	for _, c := range p.members {
 		s.Expected = s.Expected || c.expected()
 		if !c.known {
 			continue
 		}
-		e, why := b.endpoint(c, p.port)
+		said := p.part(c)
+		e, why := b.endpoint(c, said.labels, p.port)
 		if why != "" {
 			b.skip(slog.LevelWarn, c.id, c.name, why)
 			continue
 		}
 		e.Name = c.title(len(projects) > 1)
 		s.Endpoints = append(s.Endpoints, e)
+		s.Internal = s.Internal || said.internal // one that must not be seen from outside is enough
 	}
 	slices.SortFunc(s.Endpoints, func(a, b discovery.Endpoint) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key.ID, b.Key.ID))
 	})
+	if p.virtual && len(s.Endpoints) == 0 && !s.Expected {
+		return s // it takes no route
+	}
+	routes := p.routes
+	if newest != nil {
+		said := p.part(newest)
+		s.Settings = said.labels.Settings
+		if routes == nil {
+			routes = b.withDefault(said.routes)
+		}
+	}
+	for _, r := range routes {
+		if by, ok := taken[r.Match()]; ok {
+			if by != s.Name {
+				b.skip(slog.LevelWarn, newest.id, s.Name, fmt.Sprintf("route %s is taken by service %q, which is older", r, by))
+			}
+			continue
+		}
+		taken[r.Match()] = s.Name
+		s.Routes = append(s.Routes, r)
+	}
+	slices.SortFunc(s.Routes, func(a, b discovery.Route) int {
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path))
+	})
 	return s
+}
+
+// withDefault adds to the routes of DEFAULT_HOST those for requests whose host nobody has.
+func (w world) withDefault(routes []discovery.Route) []discovery.Route {
+	all := routes
+	for _, r := range routes {
+		if w.defaultHost != "" && r.Host == w.defaultHost {
+			r.Host = ""
+			all = append(slices.Clip(all), r)
+		}
+	}
+	return all
 }
 
 // endpoint is a container's place in a service, or why it has none. One that does not run has a
 // place whatever else is missing.
-func (w world) endpoint(c *container, port uint16) (_ discovery.Endpoint, why string) {
-	port, whyNot := c.port(port)
-	e := discovery.Endpoint{Key: discovery.Key{ID: c.id, Run: c.run, Port: port}, Server: c.said.Server, Check: c.said.Settings.Health, Down: c.down()}
+func (w world) endpoint(c *container, said config.Labels, port uint16) (_ discovery.Endpoint, why string) {
+	port, whyNot := c.port(cmp.Or(said.Port, port))
+	e := discovery.Endpoint{Key: discovery.Key{ID: c.id, Run: c.run, Port: port}, Server: said.Server, Check: said.Settings.Health, Down: c.down()}
 	if e.Down == "" && e.Retired {
 		e.Down = "label longshore.down=true"
 	}
@@ -364,10 +405,10 @@ func (c *container) down() string {
 	return cmp.Or(c.status, "not running")
 }
 
-// port is the container's port: its label's, else the given one, else what can be found out.
+// port is the container's port: the given one, else what can be found out.
 func (c *container) port(given uint16) (_ uint16, why string) {
-	if p := cmp.Or(c.said.Port, given); p != 0 {
-		return p, ""
+	if given != 0 {
+		return given, ""
 	}
 	if c.virtualPort != "" {
 		p, err := strconv.ParseUint(c.virtualPort, 10, 16)

@@ -12,12 +12,12 @@ import (
 // A look is a view in words.
 type look struct {
 	upstream, label, project, network string
-	engine                            string
+	engine, defaultHost               string
 	host                              bool // the proxy runs on the host
 }
 
 func (l look) view(t *testing.T) view {
-	v := view{settings: config.Defaults(), project: l.project, network: l.network, engine: l.engine}
+	v := view{settings: config.Defaults(), project: l.project, network: l.network, engine: l.engine, defaultHost: l.defaultHost}
 	if l.upstream != "" {
 		v = upstream(t, l.upstream)
 		v.project, v.network, v.engine = l.project, l.network, l.engine

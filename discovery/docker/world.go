@@ -27,6 +27,11 @@ type world struct {
 	local      []netip.Prefix // of the local interfaces, to know what a proxy on the host can reach
 	listed     bool           // there has been a list
 
+	// since is when the oldest container of a family was made, whether or not that one is still there. So a
+	// service keeps its age, and its routes, when its containers are recreated. As with those that are gone,
+	// a family that has nobody left is remembered until the next list.
+	since map[string]time.Time
+
 	// What follows saves looking at every container at every event.
 	touched []string  // who changed since settle
 	sharing bool      // a container uses the network of another
@@ -35,13 +40,14 @@ type world struct {
 
 // A view is what the user asked for, and where from.
 type view struct {
-	upstream config.Upstream
-	label    config.Selector
-	project  string // empty: the own one
-	network  string
-	settings discovery.Settings
-	ownIDs   []string // candidates, best first
-	engine   string   // host of an engine on another machine; empty: it is on this one
+	upstream    config.Upstream
+	label       config.Selector
+	project     string // empty: the own one
+	defaultHost string // whose routes are those of unknown hosts too
+	network     string
+	settings    discovery.Settings
+	ownIDs      []string // candidates, best first
+	engine      string   // host of an engine on another machine; empty: it is on this one
 }
 
 // A container is what is known of one container. It is never changed once it is part of a world.
@@ -282,6 +288,7 @@ func (w world) list(l listing) (world, todo) {
 	}
 	old := w.containers
 	w.containers, w.listed = containers, true
+	w = w.forgetFamilies()
 	for id, c := range old {
 		if containers[id] == nil && (c.asked.After(l.asked) || c.heard.After(l.asked)) {
 			containers[id] = c // the list is older than what is known
@@ -395,8 +402,60 @@ func (w world) settle(before world) world {
 			w = w.with(&next)
 		}
 	}
+	w = w.grow(ids)
 	w.touched = nil
 	return w
+}
+
+// family is what the containers of a service have in common that follow each other: their name, where they
+// are of no compose project.
+func (c *container) family() string {
+	if c.service != "" {
+		return c.project + "/" + c.service
+	}
+	return "/" + c.name
+}
+
+// grow notes the ages of families.
+func (w world) grow(ids []string) world {
+	cloned := false
+	for _, id := range ids {
+		c := w.containers[id]
+		if c == nil || c.created.IsZero() || c.gone {
+			continue
+		}
+		if since, ok := w.since[c.family()]; ok && !c.created.Before(since) {
+			continue
+		}
+		if !cloned {
+			if w.since = maps.Clone(w.since); w.since == nil {
+				w.since = make(map[string]time.Time)
+			}
+			cloned = true
+		}
+		w.since[c.family()] = c.created
+	}
+	return w
+}
+
+// forgetFamilies is the world without the ages of families that have nobody left.
+func (w world) forgetFamilies() world {
+	kept := make(map[string]time.Time, len(w.since))
+	for _, c := range w.containers {
+		if since, ok := w.since[c.family()]; ok && !c.gone {
+			kept[c.family()] = since
+		}
+	}
+	w.since = kept
+	return w
+}
+
+// age is how old the oldest family is of some containers.
+func (w world) age(cs []*container) (oldest time.Time) {
+	for _, c := range cs {
+		oldest = earliest(oldest, cmp.Or(w.since[c.family()], c.created))
+	}
+	return oldest
 }
 
 // complete reports whether all that concerns us was asked for at least once.
@@ -422,9 +481,9 @@ func (w world) with(c *container) world {
 }
 
 // concerns reports whether a container has to be inspected. Those of other projects are judged by
-// their labels alone.
+// their labels alone, unless their environment may choose them.
 func (w world) concerns(c *container) bool {
-	if c.id == w.self || w.inScope(c) {
+	if c.id == w.self || w.inScope(c) || w.everywhere() {
 		return true
 	}
 	for _, other := range w.containers {

@@ -43,7 +43,7 @@ var graph = map[string][]string{
 	"internal/config": {"balancer", "health", "discovery"},
 
 	"proxy":            {"discovery", "balancer", "health", "internal/upstream"},
-	"discovery/docker": {"discovery", "health", "internal/config"},
+	"discovery/docker": {"balancer", "discovery", "health", "internal/config"},
 
 	"internal/accesslog": {"proxy"},
 	"internal/metrics":   {"proxy", "discovery", "internal/version"},
@@ -81,6 +81,7 @@ func TestDependencies(t *testing.T) {
 		"github.com/docker/":     {"discovery/docker", "bench"},
 		"github.com/prometheus/": {"internal/metrics"},
 		"github.com/caarlos0/":   {"internal/config"},
+		"go.yaml.in/":            {"internal/config"},
 		"golang.org/x/sync":      {"cmd/longshore", "discovery/docker", "bench"},
 
 		"google.golang.org/protobuf/encoding/protowire": {"health"},

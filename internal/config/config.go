@@ -42,12 +42,14 @@ type Config struct {
 	Listen string `env:"LISTEN" envDefault:":80" allowed:"host:port or :port" help:"where requests come in"`
 	Admin  string `env:"ADMIN" envDefault:":9180" allowed:"host:port, :port or empty" help:"health, metrics, state; empty: off"`
 
-	Upstream Upstream `env:"UPSTREAM" help:"what proxy_pass was: flaskapp:5090 or http://flaskapp:5090/; or routes: web:5090, /api=api:8000, shop.example.com/cart=cart:80. Names are compose services, else container names, network aliases, external hosts"`
+	Upstream Upstream `env:"UPSTREAM" help:"what proxy_pass was: flaskapp:5090 or http://flaskapp:5090/; or routes: web:5090, /api=api:8000, shop.example.com/cart=cart:80, /v1=http://api:8000/ (which strips /v1), ~^/v\\d+/=api:8000. Names are compose services, else container names, network aliases, external hosts"`
 	Label    Selector `env:"LABEL" help:"pool all containers with this label as one service: com.ameyalokare.type=web (key or key=value)"`
 	Backends Backends `env:"BACKENDS" help:"a fixed list, no Docker: 127.0.0.1:9001 weight=2, 127.0.0.1:9002 backup (parameters of nginx's server: weight, max_conns, max_fails, fail_timeout, slow_start, backup, down, drain, route)"`
 
 	Project string `env:"PROJECT" help:"compose project to look at; *: all. Default: the proxy's own project, * if it has none"`
 	Network string `env:"NETWORK" help:"network to reach containers through"`
+
+	DefaultHost string `env:"-"` // DEFAULT_HOST, which has no prefix, as nginx-proxy has it: the host that others' requests go to
 
 	Settings discovery.Settings
 
@@ -74,6 +76,11 @@ func Load(environ []string) (c Config, warnings []string, err error) {
 	err = overlay(&c, Prefix, vars)
 	if v, ok := vars[Prefix+"ADMIN"]; ok && v == "" {
 		c.Admin = ""
+	}
+	if host := vars["DEFAULT_HOST"]; host != "" {
+		var wrong error
+		c.DefaultHost, wrong = parseDefaultHost(host)
+		err = errors.Join(err, wrong)
 	}
 	err = errors.Join(err, c.check(vars))
 

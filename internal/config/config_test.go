@@ -93,8 +93,15 @@ func TestWrong(t *testing.T) {
 		"UPSTREAM=https://web":    `LONGSHORE_UPSTREAM="https://web": "https://web": scheme "https" is not built yet: want http`,
 		"UPSTREAM=api=a:1,api=":   `LONGSHORE_UPSTREAM="api=a:1,api=": "api=": target "": want name:port`,
 		"UPSTREAM=a:1,/=b:1":      `LONGSHORE_UPSTREAM="a:1,/=b:1": "/=b:1": the route / is there twice`,
-		"UPSTREAM=/a=http://b/c":  `LONGSHORE_UPSTREAM="/a=http://b/c": "/a=http://b/c": a path behind the target (/c) is not built yet: want name:port`,
-		"UPSTREAM=a..b=c:1":       `LONGSHORE_UPSTREAM="a..b=c:1": "a..b=c:1": host "a..b": want a name such as shop.example.com or *.example.com, without a port`,
+		"UPSTREAM=/a=http://b/?c": `LONGSHORE_UPSTREAM="/a=http://b/?c": "/a=http://b/?c": path "/?c": want the path of a URL, such as / or /v2, without a query`,
+		"UPSTREAM=a:1,~(=b:1":     `LONGSHORE_UPSTREAM="a:1,~(=b:1": "~(=b:1": regular expression "~(": missing closing ): "(" (RE2: no lookaround, no backreferences)`,
+		"UPSTREAM=~^a(?=b) /=b:1": `LONGSHORE_UPSTREAM="~^a(?=b) /=b:1": "~^a(?=b) /=b:1": regular expression "~^a(?=b)": invalid or unsupported Perl syntax: "(?=" (RE2: no lookaround, no backreferences)`,
+		"UPSTREAM=~a=b:1,~ a=c:1": `LONGSHORE_UPSTREAM="~a=b:1,~ a=c:1": "~ a=c:1": the route ~a is there twice`,
+		"UPSTREAM=/a=b:1,/a/=c:1": `LONGSHORE_UPSTREAM="/a=b:1,/a/=c:1": "/a/=c:1": the route /a/ is there twice`,
+		"UPSTREAM=a b c=d:1":      `LONGSHORE_UPSTREAM="a b c=d:1": "a b c=d:1": route "a b c": want a host and a path; \s is a space in a regular expression`,
+		"UPSTREAM=a b=d:1":        `LONGSHORE_UPSTREAM="a b=d:1": "a b=d:1": path "b": want a path prefix that begins with /, an exact path behind =, or a regular expression behind ~, without a query`,
+		"BACKENDS=a:1/x":          `LONGSHORE_BACKENDS="a:1/x": "a:1/x": address "a:1/x": want host:port without a path`,
+		"UPSTREAM=a..b=c:1":       `LONGSHORE_UPSTREAM="a..b=c:1": "a..b=c:1": host "a..b": want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port`,
 		"LABEL=a b":               `LONGSHORE_LABEL="a b": want one label, key or key=value`,
 		"BACKENDS=a:1 weight=x":   `LONGSHORE_BACKENDS="a:1 weight=x": "a:1 weight=x": weight="x": want a whole number from 1 to 65535`,
 		"BACKENDS=a:1 max_conns=": `LONGSHORE_BACKENDS="a:1 max_conns=": "a:1 max_conns=": want max_conns=VALUE`,
@@ -182,24 +189,6 @@ func TestUnknownVariable(t *testing.T) {
 	}
 }
 
-func TestUpstream(t *testing.T) {
-	root := discovery.Route{Path: "/"}
-	for text, want := range map[string]Upstream{
-		"flaskapp:5090":         {{root, "flaskapp", 5090}},
-		"http://flaskapp:5090/": {{root, "flaskapp", 5090}},
-		"flaskapp":              {{root, "flaskapp", 0}},
-		"[::1]:80":              {{root, "::1", 80}},
-		"web:5090, /api=api:8000, shop.example.com/cart=cart:80": {
-			{root, "web", 5090}, {discovery.Route{Path: "/api"}, "api", 8000}, {discovery.Route{Host: "shop.example.com", Path: "/cart"}, "cart", 80}},
-		"/api/=api:1, *.Example.com.=b:2": {{discovery.Route{Path: "/api"}, "api", 1}, {discovery.Route{Host: "*.example.com", Path: "/"}, "b", 2}},
-	} {
-		var u Upstream
-		if err := u.UnmarshalText([]byte(text)); err != nil || !reflect.DeepEqual(u, want) {
-			t.Errorf("%s: got %v, %v; want %v", text, u, err, want)
-		}
-	}
-}
-
 func TestBackends(t *testing.T) {
 	var bs Backends
 	if err := bs.UnmarshalText([]byte("127.0.0.1:9001 weight=2 max_conns=7 slow_start=30 route=a, 127.0.0.1:9002 backup max_fails=1 fail_timeout=5s, b down, c drain")); err != nil {
@@ -235,7 +224,7 @@ func TestLabels(t *testing.T) {
 	if want := []string{"unknown label longshore.pot, ignored; the nearest known one is longshore.port"}; !slices.Equal(warnings, want) {
 		t.Errorf("warnings %q, want %q", warnings, want)
 	}
-	wantRoutes := []discovery.Route{{Host: "a.example.com", Path: "/api"}, {Host: "*.b.org", Path: "/api"}}
+	wantRoutes := []discovery.Route{{Host: "a.example.com", Path: "/api", Slash: true}, {Host: "*.b.org", Path: "/api", Slash: true}}
 	if !l.Any || l.Port != 8080 || l.Server.Weight != 3 || !slices.Equal(l.Routes(), wantRoutes) {
 		t.Errorf("got %+v with routes %v", l, l.Routes())
 	}
@@ -293,27 +282,6 @@ func TestFieldNames(t *testing.T) {
 
 // TestReadme keeps the README's table in step with the structs.
 func TestReadme(t *testing.T) { readme.Check(t, "settings", Table()) }
-
-func FuzzUpstream(f *testing.F) {
-	for _, seed := range []string{"web:5090, /api=api:8000, shop.example.com/cart=cart:80", "http://a:1/", "[::1]:80", "=", "a=b=c", "*.=x", "..=0"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		var u Upstream
-		if u.UnmarshalText([]byte(text)) != nil {
-			return
-		}
-		for _, d := range u {
-			if d.Name == "" || !strings.HasPrefix(d.Route.Path, "/") {
-				t.Errorf("%q gives %+v", text, d)
-			}
-			again, err := ParseRoute(d.Route.String())
-			if err != nil || again != d.Route {
-				t.Errorf("%q: route %+v reads back as %+v, %v", text, d.Route, again, err)
-			}
-		}
-	})
-}
 
 func FuzzLabels(f *testing.F) {
 	f.Add("longshore.port", "80")

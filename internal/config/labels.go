@@ -18,13 +18,16 @@ const LabelPrefix = "longshore."
 type Labels struct {
 	Enable   Switch   `env:"ENABLE" help:"true: use this container; false: never. Any longshore label chooses the container when neither UPSTREAM nor LABEL is set"`
 	Port     uint16   `env:"PORT" min:"1" allowed:"a port from 1 to 65535" help:"the container's port"`
-	Host     Hosts    `env:"HOST" help:"hosts this service answers to: shop.example.com, *.example.com; a comma list. Default: every host"`
-	Prefix   RootPath `env:"PATH" help:"path prefix, on segment borders. Default: /"`
+	Host     Hosts    `env:"HOST" help:"hosts this service answers to: shop.example.com, *.example.com, www.*, ~regular expression; a comma list. Default: every host"`
+	Location PathRule `env:"PATH" help:"path prefix, on segment borders; =/exact; ~regular expression, ~* in any case. Default: /"`
+	Strip    Switch   `env:"STRIP" help:"true: the path prefix is taken off what is forwarded, and put back in Location and cookie paths"`
+	Rewrite  Dest     `env:"REWRITE" help:"what takes the place of the path prefix: /v2"`
 	Network  string   `env:"NETWORK" help:"network to reach this container through"`
 	Server   discovery.Server
 	Settings discovery.Settings
 
-	Any bool `env:"-"` // there is at least one known longshore.* label, and not enable=false
+	Any   bool              `env:"-"` // there is at least one known longshore.* label, and not enable=false
+	Named map[string]Labels `env:"-"` // of longshore.NAME.port and its like; without Named
 }
 
 // DefaultLabels is what a container without labels says.
@@ -34,47 +37,97 @@ func DefaultLabels(defaults discovery.Settings) Labels {
 
 // ParseLabels reads a container's labels over defaults, which come from the environment.
 // The error has one line for each wrong label; warnings name labels that nobody knows.
+//
+// A container can be several services: longshore.NAME.port makes one more, and each label that there is
+// can be said of it alone, as longshore.NAME.host. What is not said of it is as in the other labels,
+// except for host, path and what is done to that.
 func ParseLabels(labels map[string]string, defaults discovery.Settings) (l Labels, warnings []string, err error) {
 	l = DefaultLabels(defaults)
-	vars := make(map[string]string)
 	known := names(fields(reflect.TypeFor[Labels](), ""), "")
 	for i, name := range known {
 		known[i] = labelName(name)
 	}
+	plain := make(map[string]string)
+	named := make(map[string]map[string]string)
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
 		if !strings.HasPrefix(name, LabelPrefix) {
 			continue
 		}
-		if !slices.Contains(known, name) {
+		switch service, rest, ok := namedLabel(name, known); {
+		case slices.Contains(known, name):
+			plain[variable(name)] = labels[name]
+		case ok && labels[LabelPrefix+service+".port"] != "":
+			if named[service] == nil {
+				named[service] = make(map[string]string)
+			}
+			named[service][variable(rest)] = labels[name]
+		default:
 			warnings = append(warnings, fmt.Sprintf("unknown label %s, ignored; the nearest known one is %s", name, nearest(name, known)))
 			continue
 		}
 		l.Any = true
-		vars[variable(name)] = labels[name]
 	}
-	if err := overlay(&l, "", vars); err != nil {
-		return l, warnings, inLabels(err, vars)
+	err = l.read(plain, "")
+	for _, service := range slices.Sorted(maps.Keys(named)) {
+		own := Labels{Network: l.Network, Server: l.Server, Settings: l.Settings}
+		err = errors.Join(err, own.read(named[service], service))
+		if l.Named == nil {
+			l.Named = make(map[string]Labels)
+		}
+		l.Named[service] = own
 	}
 	if l.Enable == Off {
 		l.Any = false
 	}
-	return l, warnings, nil
+	return l, warnings, err
 }
+
+// read parses the labels of one service of a container; name is empty for the one that needs none.
+func (l *Labels) read(vars map[string]string, name string) error {
+	if err := overlay(l, "", vars); err != nil {
+		return inLabels(err, vars, name)
+	}
+	if l.Strip == On && strings.HasPrefix(l.Location.Path, "~") && l.Rewrite == "" {
+		strip := map[string]string{"STRIP": vars["STRIP"]}
+		return inLabels(fmt.Errorf("STRIP=%q: path is a regular expression, which has no prefix: use rewrite", vars["STRIP"]), strip, name)
+	}
+	return nil
+}
+
+// namedLabel takes longshore.NAME.host apart: the name, and the label that it would be without.
+func namedLabel(label string, known []string) (name, rest string, ok bool) {
+	name, rest, ok = strings.Cut(strings.TrimPrefix(label, LabelPrefix), ".")
+	rest = LabelPrefix + rest
+	word := func(k string) bool { return k == LabelPrefix+name || strings.HasPrefix(k, LabelPrefix+name+".") }
+	valid := name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == ""
+	return name, rest, ok && valid && slices.Contains(known, rest) && !slices.ContainsFunc(known, word)
+}
+
+// IsService reports whether the labels that have no name say where requests come from or go to. Those of
+// a container whose services have names need not.
+func (l Labels) IsService() bool {
+	return len(l.Named) == 0 || l.Enable == On || l.Port != 0 || len(l.Host) > 0 || l.Location.Path != ""
+}
+
+// HasRoutes reports whether the labels say which requests are for the container.
+func (l Labels) HasRoutes() bool { return len(l.Host) > 0 || l.Location.Path != "" || len(l.Named) > 0 }
 
 // Routes lists where the labels say that requests for this container come from.
 func (l Labels) Routes() []discovery.Route {
-	path := string(l.Prefix)
-	if path == "" {
-		path = "/"
+	dest := string(l.Rewrite)
+	if dest == "" && l.Strip == On {
+		dest = "/"
 	}
-	if len(l.Host) == 0 {
-		return []discovery.Route{{Path: path}}
+	return routes(l.Host, l.Location, dest)
+}
+
+// label is a label of one service of a container.
+func label(service, variable string) string {
+	name := labelName(variable)
+	if service != "" {
+		name = LabelPrefix + service + "." + strings.TrimPrefix(name, LabelPrefix)
 	}
-	var rs []discovery.Route
-	for _, h := range l.Host {
-		rs = append(rs, discovery.Route{Host: h, Path: path})
-	}
-	return rs
+	return name
 }
 
 // labelName turns HEALTH_PATH into longshore.health.path, MAX_FAILS into longshore.max_fails.
@@ -91,12 +144,12 @@ func variable(label string) string {
 }
 
 // inLabels gives each line of an overlay error the name that the user wrote: label longshore.port="x": ….
-func inLabels(err error, vars map[string]string) error {
+func inLabels(err error, vars map[string]string, service string) error {
 	var errs []error
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		key, rest, _ := strings.Cut(line, "=")
 		if _, ok := vars[key]; ok {
-			line = "label " + labelName(key) + "=" + rest
+			line = "label " + label(service, key) + "=" + rest
 		}
 		errs = append(errs, errors.New(line))
 	}
@@ -122,41 +175,5 @@ func (s *Switch) UnmarshalText(b []byte) error {
 	default:
 		return errors.New("want true or false")
 	}
-	return nil
-}
-
-// Hosts is a comma list of hosts.
-type Hosts []string
-
-// UnmarshalText parses hosts as a route does.
-func (h *Hosts) UnmarshalText(b []byte) error {
-	var all Hosts
-	for host := range splitList(string(b)) {
-		r, err := ParseRoute(host)
-		if err != nil {
-			return err
-		}
-		if r.Path != "/" || r.Host == "" {
-			return fmt.Errorf("%q: want a host without a path", host)
-		}
-		all = append(all, r.Host)
-	}
-	*h = all
-	return nil
-}
-
-// RootPath is a path that begins with "/".
-type RootPath string
-
-// UnmarshalText parses a path prefix as a route does.
-func (p *RootPath) UnmarshalText(b []byte) error {
-	r, err := ParseRoute(string(b))
-	if err != nil {
-		return err
-	}
-	if r.Host != "" {
-		return errors.New("want a path that begins with /")
-	}
-	*p = RootPath(r.Path)
 	return nil
 }

@@ -22,27 +22,29 @@ type Destination struct {
 	Port  uint16 // 0: found out per container
 }
 
-// UnmarshalText parses a comma list of [ROUTE=]TARGET: "web:5090, /api=api:8000".
+// UnmarshalText parses a comma list of [ROUTE=]TARGET: "web:5090, /api=api:8000". See [ParseRoute].
 func (u *Upstream) UnmarshalText(b []byte) error {
 	var all Upstream
 	seen := make(map[discovery.Route]bool)
-	for part := range splitList(string(b)) {
-		route, target, hasRoute := strings.Cut(part, "=")
+	for part := range splitRoutes(string(b)) {
+		route, target, hasRoute := cutTarget(part)
 		if !hasRoute {
-			route, target = "/", part
+			route = "/"
 		}
 		d := Destination{}
-		var err error
-		if d.Route, err = ParseRoute(strings.TrimSpace(route)); err == nil {
-			d.Name, d.Port, err = parseTarget(strings.TrimSpace(target))
+		r, err := ParseRoute(strings.TrimSpace(route))
+		if err == nil {
+			var dest string
+			d.Name, d.Port, dest, err = parseTarget(strings.TrimSpace(target))
+			d.Route = ranked(to(r, dest), len(all))
 		}
 		if err != nil {
 			return fmt.Errorf("%q: %w", part, err)
 		}
-		if seen[d.Route] {
-			return fmt.Errorf("%q: the route %s is there twice", part, d.Route)
+		if seen[r.Match()] {
+			return fmt.Errorf("%q: the route %s is there twice", part, r)
 		}
-		seen[d.Route] = true
+		seen[r.Match()] = true
 		all = append(all, d)
 	}
 	if len(all) == 0 {
@@ -52,57 +54,36 @@ func (u *Upstream) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// ParseRoute parses HOST, /PATH or HOST/PATH. Hosts are exact or "*.example.com".
-func ParseRoute(s string) (discovery.Route, error) {
-	host, path, _ := strings.Cut(s, "/")
-	r := discovery.Route{Host: strings.ToLower(strings.TrimSuffix(host, ".")), Path: "/" + path}
-	if len(r.Path) > 1 {
-		r.Path = strings.TrimRight(r.Path, "/") // "/api/" and "/api" are the same prefix on segment borders
-	}
-	if r.Path == "" {
-		r.Path = "/"
-	}
-	bare := strings.TrimPrefix(r.Host, "*.")
-	switch {
-	case s == "":
-		return r, errors.New("the route is empty: want a host, a path that begins with /, or both")
-	case strings.HasPrefix(r.Host, "~") || strings.HasPrefix(s, "= "):
-		return r, errors.New("regular expressions and exact paths are not built yet: want a host, *.host or a path prefix")
-	case strings.ContainsAny(bare, "*: \t?#@"), host != "" && slices.Contains(strings.Split(bare, "."), ""):
-		return r, fmt.Errorf("host %q: want a name such as shop.example.com or *.example.com, without a port", host)
-	case strings.ContainsAny(r.Path, " \t?#"):
-		return r, fmt.Errorf("path %q: want a path prefix without query", r.Path)
-	}
-	return r, nil
-}
-
-// parseTarget parses NAME, NAME:PORT or http://NAME:PORT/.
-func parseTarget(s string) (name string, port uint16, err error) {
+// parseTarget parses NAME, NAME:PORT, http://NAME:PORT, and each of them with a path behind it.
+func parseTarget(s string) (name string, port uint16, dest string, err error) {
 	scheme, rest, hasScheme := strings.Cut(s, "://")
 	if !hasScheme {
 		rest = s
 	} else if scheme != "http" {
-		return "", 0, fmt.Errorf("scheme %q is not built yet: want http", scheme)
+		return "", 0, "", fmt.Errorf("scheme %q is not built yet: want http", scheme)
 	}
-	hostport, path, _ := strings.Cut(rest, "/")
-	if path != "" {
-		return "", 0, fmt.Errorf("a path behind the target (/%s) is not built yet: want name:port", path)
+	hostport := rest
+	if i := strings.IndexByte(rest, '/'); i >= 0 {
+		hostport = rest[:i]
+		if dest, err = parseDest(rest[i:]); err != nil {
+			return "", 0, "", err
+		}
 	}
 	name = hostport
 	if strings.Contains(hostport, ":") && !strings.HasSuffix(hostport, "]") {
 		var digits string
 		if name, digits, err = net.SplitHostPort(hostport); err != nil {
-			return "", 0, fmt.Errorf("target %q: want name:port", s)
+			return "", 0, "", fmt.Errorf("target %q: want name:port", s)
 		}
 		if port, err = parsePort(digits); err != nil {
-			return "", 0, err
+			return "", 0, "", err
 		}
 	}
 	name = strings.Trim(name, "[]")
 	if name == "" || strings.ContainsAny(name, " \t?#@") {
-		return "", 0, fmt.Errorf("target %q: want name:port", s)
+		return "", 0, "", fmt.Errorf("target %q: want name:port", s)
 	}
-	return name, port, nil
+	return name, port, dest, nil
 }
 
 func parsePort(s string) (uint16, error) {
@@ -219,9 +200,12 @@ func (bs *Backends) UnmarshalText(b []byte) error {
 
 // backendAddr completes an address with nginx's default port, 80.
 func backendAddr(s string) (addr string, port uint16, err error) {
-	name, port, err := parseTarget(s)
-	if err != nil {
+	name, port, dest, err := parseTarget(s)
+	switch {
+	case err != nil:
 		return "", 0, err
+	case dest != "" && dest != "/":
+		return "", 0, fmt.Errorf("address %q: want host:port without a path", s)
 	}
 	if port == 0 {
 		port = 80
