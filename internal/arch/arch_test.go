@@ -81,6 +81,9 @@ func TestDependencies(t *testing.T) {
 		"github.com/prometheus/": {"internal/metrics"},
 		"github.com/caarlos0/":   {"internal/config"},
 		"golang.org/x/sync":      {"cmd/longshore", "discovery/docker", "bench"},
+
+		"github.com/HdrHistogram/":      {"bench"},
+		"github.com/containerd/errdefs": {"discovery/docker"},
 	}
 	all := packages(t)
 	for name, p := range all {
