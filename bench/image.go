@@ -71,7 +71,7 @@ func (im *images) version(ctx context.Context, program string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := command(ctx, "docker", "run", "--rm", "--entrypoint", program, tag, "-v").CombinedOutput()
+	out, err := command(ctx, "docker", "run", "--rm", "--network", "none", "--entrypoint", program, tag, "-v").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("version of %s: %w\n%s", program, err, out)
 	}

@@ -81,7 +81,7 @@ type script struct {
 	port     string
 	label    []filters.KeyValuePair
 	reload   func() error
-	stopping map[string]bool // containers that were told to stop and run still
+	stopping map[string]bool // containers that were told to stop, or have died, and were not started since
 	servers  []string        // as written last
 }
 
@@ -106,7 +106,9 @@ func (s *script) follow(ctx context.Context) error {
 					continue
 				}
 				s.stopping[m.Actor.ID] = true
-			case events.ActionStart, events.ActionDie:
+			case events.ActionDie: // the engine may still list it as running
+				s.stopping[m.Actor.ID] = true
+			case events.ActionStart:
 				delete(s.stopping, m.Actor.ID)
 			}
 			change := "remove"

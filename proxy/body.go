@@ -92,8 +92,7 @@ func (b *clientBody) replayableLocked() bool {
 func (b *clientBody) fill(failed chan<- error) {
 	r := b.reader()
 	r.ahead = true
-	b.reading.Lock() // wait for the read of an earlier attempt, without a buffer in hand
-	b.reading.Unlock()
+	b.awaitRead() // without a buffer in hand
 	buf := bufferPool.Get().(*[32 << 10]byte)
 	defer bufferPool.Put(buf)
 	for b.room() {
@@ -104,6 +103,12 @@ func (b *clientBody) fill(failed chan<- error) {
 			return
 		}
 	}
+}
+
+// awaitRead waits for the read of an earlier attempt.
+func (b *clientBody) awaitRead() {
+	b.reading.Lock()
+	defer b.reading.Unlock()
 }
 
 // room reports whether more of the body can be kept.

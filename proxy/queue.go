@@ -131,7 +131,12 @@ type window struct {
 	used int
 }
 
-const maxWindow = 1 << 16
+// A window grows to maxGrowth by itself: more at once would have to be connected, and come out in disorder.
+// It is without bounds once requests are answered that did not have to wait.
+const (
+	maxGrowth = 64
+	maxWindow = 1 << 30
+)
 
 // placeTime is how long a request holds its place in a window without an answer. By then it is not in the way
 // of a server that has only begun to listen: it is slow, and who waits behind it is not to wait for that.
@@ -159,8 +164,7 @@ func (w *window) leave(answered bool) {
 }
 
 func (w *window) growLocked() {
-	w.more = min(2*w.more+1, maxWindow)
-	w.wide.Store(w.more == maxWindow)
+	w.more = max(w.more, min(2*w.more+1, maxGrowth-1))
 }
 
 // grow notes an answer to a request that had a place for some time.

@@ -134,7 +134,7 @@ func TestTiers(t *testing.T) {
 			got = append(got, b.key.ID)
 		}
 	}
-	if want := []string{"ready", "backup", "failing", "stopping", "draining"}; !slices.Equal(got, want) {
+	if want := []string{"ready", "backup", "draining", "failing", "stopping"}; !slices.Equal(got, want) {
 		t.Errorf("tiers %q, want %q", got, want)
 	}
 }

@@ -96,7 +96,7 @@ func (s *Service) buildTiers(now time.Time) {
 			if m.status.State == health.Up || m.status.Reachable {
 				last = append(last, m)
 			}
-		case m.status.State == health.Draining:
+		case m.status.State == health.Draining && m.status.Reachable:
 			drain = append(drain, m)
 		case m.status.State == health.Up && e.Backup:
 			backup = append(backup, m)

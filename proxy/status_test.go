@@ -189,6 +189,7 @@ func testReadTimeoutOfUpload(t *testing.T, in lane) {
 	if got, want := w.reply("POST").String(), "200 ok"; got != want {
 		t.Errorf("slow upload: got %q, want %q", got, want)
 	}
+	until(t, "its connection is closed", func() bool { return b.open.Load() == 0 }) // a POST on it would be lost
 
 	w = p.dial()
 	w.send("POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
@@ -197,6 +198,7 @@ func testReadTimeoutOfUpload(t *testing.T, in lane) {
 	if body, err := io.ReadAll(res.Body); err == nil || string(body) != "ab" {
 		t.Errorf("early answer that stalls: got %q, %v, want %q and an error", body, err, "ab")
 	}
+	until(t, "its connection is closed", func() bool { return b.open.Load() == 0 })
 
 	w = p.dial()
 	w.send("POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")

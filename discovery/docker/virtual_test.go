@@ -261,14 +261,14 @@ func TestRecreateKeepsRoute(t *testing.T) {
 		if got := owner(); got != "old" {
 			t.Errorf("recreated, %s: the route is %s's, want old\n%s", how, got, see(d.w))
 		}
-		d.relist(false)
+		d.relist(0)
 		d.answer()
 		if got := owner(); got != "old" {
 			t.Errorf("recreated, %s, and listed: the route is %s's, want old", how, got)
 		}
 	}
 	d.play("exit demo-old-1 0", "destroy demo-old-1")
-	d.relist(false)
+	d.relist(0)
 	m.service("old-1", "longshore.path=/x")
 	d.deliver()
 	d.answer()

@@ -85,6 +85,8 @@ func TestDependencies(t *testing.T) {
 		"golang.org/x/sync":      {"cmd/longshore", "discovery/docker", "bench"},
 
 		"google.golang.org/protobuf/encoding/protowire": {"health"},
+		"github.com/HdrHistogram/":                      {"bench"},
+		"github.com/containerd/errdefs":                 {"discovery/docker"},
 	}
 	all := packages(t)
 	for name, p := range all {
