@@ -1,10 +1,14 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"longshore/discovery"
 	"longshore/health"
@@ -138,4 +142,55 @@ func BenchmarkApply(b *testing.B) {
 			r.Mark(key, health.Status{State: health.State(i % 2)})
 		}
 	})
+}
+
+// BenchmarkSwaps answers 500 requests per second, without and with 100 swaps of a table of 1,000 services per
+// second, in turn. The two p99 are to be the same.
+func BenchmarkSwaps(b *testing.B) {
+	const n, endpoints, pace, rounds = 1000, 5, 2 * time.Millisecond, 5
+	real := startBackend(b, "one", nil)
+	p := newProxy(b, lanes[0])
+	states := [2]discovery.State{manyServices(n, endpoints), manyServices(n, endpoints)}
+	states[0].Services[n/2].Endpoints[0].Addr = "10.200.0.1:80"
+	for i := range states {
+		s := web(real)
+		s.Routes[0].Host = "x"
+		states[i].Services = append(states[i].Services, s)
+	}
+	p.Router.Mark(real.key, up)
+	p.Router.Apply(states[0])
+	p.listen()
+	w := p.dial()
+	w.SetDeadline(time.Time{})
+	var took [2][]time.Duration
+	for b.Loop() {
+		for round := range 2 * rounds {
+			ctx, cancel := context.WithCancel(b.Context())
+			var swaps sync.WaitGroup
+			if round%2 == 1 {
+				swaps.Go(func() {
+					tick := time.NewTicker(10 * time.Millisecond)
+					defer tick.Stop()
+					for i := 0; ctx.Err() == nil; i++ {
+						<-tick.C
+						p.Router.Apply(states[i%2])
+					}
+				})
+			}
+			tick := time.NewTicker(pace)
+			for range 500 {
+				<-tick.C
+				start := time.Now()
+				w.do("GET /")
+				took[round%2] = append(took[round%2], time.Since(start))
+			}
+			tick.Stop()
+			cancel()
+			swaps.Wait()
+		}
+	}
+	for i, unit := range []string{"p99-µs-without", "p99-µs-with"} {
+		slices.Sort(took[i])
+		b.ReportMetric(float64(took[i][len(took[i])*99/100].Microseconds()), unit)
+	}
 }
