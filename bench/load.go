@@ -41,6 +41,8 @@ type stream struct {
 	Method string        // GET or POST
 	Path   string        // %d is the request's number
 	Asked  time.Duration // how long the path asks the app to take
+
+	Target func(id int) (path, header string) // instead of Path: that and more header lines of a request; nil: Path
 }
 
 // A shot is one request and what became of it.
@@ -93,11 +95,13 @@ func (l *load) send(one shot, s stream) {
 	if l.inFlight.Add(1) > mostInFlight {
 		one.Cause = notSent
 	} else {
-		path := s.Path
-		if strings.Contains(path, "%d") {
+		path, more := s.Path, ""
+		if s.Target != nil {
+			path, more = s.Target(one.ID)
+		} else if strings.Contains(path, "%d") {
 			path = fmt.Sprintf(path, one.ID)
 		}
-		one.Status, one.Replica, one.Cause = request(l.addr, s.Method, path, one.requestID(), l.begin.Add(one.Due+answerTimeout))
+		one.Status, one.Replica, one.Cause = request(l.addr, s.Method, path, one.requestID(), l.begin.Add(one.Due+answerTimeout), more)
 	}
 	l.inFlight.Add(-1)
 	one.Took = time.Since(l.begin) - one.Due
@@ -126,8 +130,8 @@ func (l *load) sofar() (sent, failed int, latest map[string]int) {
 }
 
 // request does one exchange on a new connection. The cause is empty if a whole answer with a status
-// of 2xx came.
-func request(addr, method, path, id string, deadline time.Time) (status int, body, cause string) {
+// of 2xx came. More are header lines, each with its end.
+func request(addr, method, path, id string, deadline time.Time, more ...string) (status int, body, cause string) {
 	conn, err := net.DialTimeout("tcp", addr, time.Until(deadline))
 	if err != nil {
 		return 0, "", causeOf(err, false)
@@ -138,8 +142,8 @@ func request(addr, method, path, id string, deadline time.Time) (status int, bod
 	if method == http.MethodPost {
 		content = "one order"
 	}
-	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: bench\r\nX-Request-Id: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-		method, path, id, len(content), content); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: bench\r\nX-Request-Id: %s\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n%s",
+		method, path, id, len(content), strings.Join(more, ""), content); err != nil {
 		return 0, "", causeOf(err, false)
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
