@@ -175,13 +175,13 @@ func (b *balanceRun) one(ctx context.Context, n int, c conduct, who rival) (*sco
 			return nil, err
 		}
 	}
-	stop, err := who.start(ctx, filepath.Join(b.dir, "proxy"), b.longshore, p.replicas)
+	proxy, err := who.start(ctx, filepath.Join(b.dir, "proxy"), b.longshore, p.replicas)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", who, err)
 	}
-	defer stop()
+	defer proxy.stop()
 
-	l := &load{addr: proxyAddr, begin: time.Now(), streams: []stream{{Rate: b.rate, Method: "GET", Target: target}}}
+	l := &load{addr: proxy.addr, begin: time.Now(), streams: []stream{{Rate: b.rate, Method: "GET", Target: target}}}
 	p.start(l.begin)
 	over := make(chan struct{})
 	timer := time.AfterFunc(time.Until(l.begin.Add(span)), func() { close(over) })

@@ -37,6 +37,7 @@ type plot struct {
 	joins     time.Duration
 	countFrom time.Duration // requests that are due earlier are not counted
 	begin     atomic.Pointer[time.Time]
+	ended     bool
 }
 
 func newPlot(c conduct, span time.Duration, rate int) *plot {
@@ -65,8 +66,12 @@ func (p *plot) start(begin time.Time) {
 	}
 }
 
-// end closes all replicas. It returns what went wrong in one that joined.
+// end closes all replicas, once. It returns what went wrong in one that joined.
 func (p *plot) end() (err error) {
+	if p.ended {
+		return nil
+	}
+	p.ended = true
 	for _, r := range p.replicas {
 		if r.joining != nil && !r.joining.Stop() {
 			<-r.joined

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -15,12 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-)
-
-// Where the proxy of a run listens.
-const (
-	proxyAddr = "127.0.0.1:19041"
-	stateAddr = "127.0.0.1:19042" // /api/state of Longshore
 )
 
 // A rival is a proxy with one of its policies.
@@ -77,25 +70,25 @@ func longshorePolicies(ctx context.Context, longshore string) ([]string, error) 
 }
 
 // longshoreDefault asks a Longshore that was told no policy.
-func longshoreDefault(ctx context.Context, longshore string) (string, error) {
-	stop, err := run(exec.CommandContext(ctx, longshore), longshoreEnv("127.0.0.1:1", ""))
+func longshoreDefault(ctx context.Context, longshore string) (policy string, err error) {
+	d, err := launch(exec.CommandContext(ctx, longshore), longshoreEnv("127.0.0.1:1", ""))
 	if err != nil {
 		return "", err
 	}
-	defer stop()
-	for {
-		if s, ok := stateOf(); ok && len(s.Services) > 0 {
-			return s.Services[0].Balancer, nil
+	defer d.stop()
+	err = d.await(ctx, func() bool {
+		s, ok := d.state()
+		if ok = ok && len(s.Services) > 0; ok {
+			policy = s.Services[0].Balancer
 		}
-		if err := pause(ctx); err != nil {
-			return "", err
-		}
-	}
+		return ok
+	})
+	return policy, err
 }
 
+// longshoreEnv is for launch, which adds where to listen.
 func longshoreEnv(backends, policy string) []string {
-	env := environ("LONGSHORE_LISTEN="+proxyAddr, "LONGSHORE_ADMIN="+stateAddr, "LONGSHORE_ACCESS_LOG=off", "LONGSHORE_LOG_LEVEL=error",
-		"LONGSHORE_TRUSTED_PROXIES=127.0.0.1", "LONGSHORE_BACKENDS="+backends)
+	env := environ("LONGSHORE_ACCESS_LOG=off", "LONGSHORE_LOG_LEVEL=error", "LONGSHORE_TRUSTED_PROXIES=127.0.0.1", "LONGSHORE_BACKENDS="+backends)
 	if policy != "" {
 		env = append(env, "LONGSHORE_BALANCER="+policy)
 	}
@@ -113,16 +106,16 @@ http { access_log off; keepalive_requests 1000000;
   server { listen %[4]s; location / { proxy_pass http://replicas; proxy_http_version 1.1; proxy_set_header Connection ""; } } }
 `
 
-func (r rival) nginxConf(dir string, addrs []string) string {
+func (r rival) nginxConf(dir, addr string, addrs []string) string {
 	policy := r.Policy + ";"
 	if r.Policy == nginxPolicies[0] {
 		policy = ""
 	}
-	return fmt.Sprintf(balanceConf, dir, policy, "server "+strings.Join(addrs, "; server ")+";", proxyAddr)
+	return fmt.Sprintf(balanceConf, dir, policy, "server "+strings.Join(addrs, "; server ")+";", addr)
 }
 
 // start runs the proxy in front of the replicas, and waits until it uses all that listen.
-func (r rival) start(ctx context.Context, dir, longshore string, replicas []*backend) (stop func(), err error) {
+func (r rival) start(ctx context.Context, dir, longshore string, replicas []*backend) (*door, error) {
 	var addrs []string
 	listening := 0
 	for _, rep := range replicas {
@@ -131,68 +124,99 @@ func (r rival) start(ctx context.Context, dir, longshore string, replicas []*bac
 			listening++
 		}
 	}
-	ready := func() bool { s, ok := stateOf(); return ok && s.up() == listening }
-	cmd, env := exec.CommandContext(ctx, longshore), longshoreEnv(strings.Join(addrs, ", "), r.Policy)
-	if r.Proxy == "nginx" {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	if r.Proxy == "longshore" {
+		d, err := launch(exec.CommandContext(ctx, longshore), longshoreEnv(strings.Join(addrs, ", "), r.Policy))
+		if err != nil {
 			return nil, err
 		}
-		conf := filepath.Join(dir, "nginx.conf")
-		if err := os.WriteFile(conf, []byte(r.nginxConf(dir, addrs)), 0o644); err != nil {
-			return nil, err
-		}
-		ready = accepts
-		cmd, env = exec.CommandContext(ctx, "nginx", "-p", dir, "-c", conf), environ()
+		return d, d.await(ctx, func() bool { s, ok := d.state(); return ok && s.up() == listening })
 	}
-	if stop, err = run(cmd, env); err != nil {
+	conf := filepath.Join(dir, "nginx.conf")
+	d, err := launch(exec.CommandContext(ctx, "nginx", "-p", dir, "-c", conf), environ(), func(addr string) error {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(conf, []byte(r.nginxConf(dir, addr, addrs)), 0o644)
+	})
+	if err != nil {
 		return nil, err
 	}
-	for deadline := time.Now().Add(10 * time.Second); !ready(); {
-		if err := pause(ctx); err != nil || time.Now().After(deadline) {
-			stop()
-			return nil, cmp.Or(err, errors.New("not ready after 10 s"))
-		}
-	}
-	return stop, nil
+	return d, d.await(ctx, d.accepts)
 }
 
-// run starts a proxy. stop asks it to end, and waits for that; so does the end of ctx: nginx would leave
-// its worker behind if it was killed.
-func run(cmd *exec.Cmd, env []string) (stop func(), err error) {
-	var msg bytes.Buffer
-	cmd.Env, cmd.Stderr = env, &msg
+// A door is a proxy that runs.
+type door struct {
+	addr  string // where it listens
+	admin string // where Longshore tells its state
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when it has
+}
+
+// launch starts a proxy on free ports. Before that it is told where.
+func launch(cmd *exec.Cmd, env []string, before ...func(addr string) error) (*door, error) {
+	d := &door{cmd: cmd, ended: make(chan struct{})}
+	var listeners []net.Listener // both at once, so that the ports differ
+	for _, addr := range []*string{&d.addr, &d.admin} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		*addr = ln.Addr().String()
+		listeners = append(listeners, ln)
+	}
+	for _, ln := range listeners {
+		ln.Close()
+	}
+	for _, f := range before {
+		if err := f(d.addr); err != nil {
+			return nil, err
+		}
+	}
+	cmd.Env, cmd.Stderr = append(env, "LONGSHORE_LISTEN="+d.addr, "LONGSHORE_ADMIN="+d.admin), os.Stderr
+	// At the end of ctx too: nginx would leave its worker behind if it was killed.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
-	if accepts() {
-		return nil, fmt.Errorf("somebody else listens on %s", proxyAddr)
-	}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	return func() {
-		cmd.Process.Signal(syscall.SIGTERM)
+	go func() {
+		defer close(d.ended)
 		cmd.Wait()
-		if msg.Len() > 0 {
-			fmt.Fprintf(os.Stderr, "%s", msg.Bytes())
-		}
-	}, nil
+	}()
+	return d, nil
 }
 
-// accepts reports whether the proxy's port takes connections.
-func accepts() bool {
-	c, err := net.Dial("tcp", proxyAddr)
+// stop asks the proxy to end, and waits for that.
+func (d *door) stop() {
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	<-d.ended
+}
+
+// await waits until ok returns true. If it cannot, it stops the proxy.
+func (d *door) await(ctx context.Context, ok func() bool) error {
+	timeout := time.After(10 * time.Second)
+	for !ok() {
+		select {
+		case <-time.After(5 * time.Millisecond):
+			continue
+		case <-d.ended:
+			return errors.New("it has ended")
+		case <-timeout:
+		case <-ctx.Done():
+		}
+		d.stop()
+		return cmp.Or(ctx.Err(), errors.New("it is not ready after 10 s"))
+	}
+	return nil
+}
+
+// accepts reports whether its port takes connections.
+func (d *door) accepts() bool {
+	c, err := net.Dial("tcp", d.addr)
 	if err == nil {
 		c.Close()
 	}
 	return err == nil
-}
-
-func pause(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-	case <-time.After(5 * time.Millisecond):
-	}
-	return ctx.Err()
 }
 
 // A lsState is what the bench reads of /api/state.
@@ -203,8 +227,8 @@ type lsState struct {
 	}
 }
 
-func stateOf() (s lsState, ok bool) {
-	res, err := http.Get("http://" + stateAddr + "/api/state")
+func (d *door) state() (s lsState, ok bool) {
+	res, err := http.Get("http://" + d.admin + "/api/state")
 	if err != nil {
 		return s, false
 	}
