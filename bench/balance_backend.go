@@ -101,23 +101,13 @@ type backend struct {
 	first   atomic.Int64 // when the first of all came, in nanoseconds since the load's begin; 0: none yet
 }
 
-// cast makes replica i. Its port is bound at once, and refuses connections until it listens: nobody else
-// can take it meanwhile.
+// cast makes replica i. Its port is reserved at once, and refuses connections until it listens.
 func (p *plot) cast(i int) error {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	fd, addr, err := reserve()
 	if err != nil {
-		return fmt.Errorf("socket: %w", err)
+		return err
 	}
-	if err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		syscall.Close(fd)
-		return fmt.Errorf("bind: %w", err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		syscall.Close(fd)
-		return fmt.Errorf("getsockname: %w", err)
-	}
-	r := &backend{plot: p, i: i, fd: fd, joined: make(chan struct{}), addr: fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)}
+	r := &backend{plot: p, i: i, fd: fd, joined: make(chan struct{}), addr: addr}
 	p.replicas = append(p.replicas, r)
 	if i == 0 && p.conduct.Joins {
 		return nil
@@ -165,4 +155,28 @@ func (r *backend) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		time.Sleep(p.stall[1] - now)
 	}
 	fmt.Fprintln(w, r.i+1)
+}
+
+// reserve takes a free port of loopback for as long as the socket is open: it is bound and does not listen, so
+// connections are refused. This process can listen on it, and others that are told can bind the same port.
+func reserve() (fd int, addr string, err error) {
+	if fd, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0); err != nil {
+		return 0, "", fmt.Errorf("socket: %w", err)
+	}
+	name, err := bound(fd)
+	if err != nil {
+		syscall.Close(fd)
+		return 0, "", fmt.Errorf("bind: %w", err)
+	}
+	return fd, fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port), nil
+}
+
+func bound(fd int) (syscall.Sockaddr, error) {
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return nil, err
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return nil, err
+	}
+	return syscall.Getsockname(fd)
 }

@@ -125,10 +125,12 @@ func (r *balanceReport) markdown() string {
 	fmt.Fprintf(&b, "# Balancing in front of replicas of which one is not like the others\n\n")
 	fmt.Fprintf(&b, "%d requests/s for %d s a run, each on a connection of its own, latency of what was answered, from the time it was due. "+
 		"A healthy replica takes %v on average, spread exponentially; a request takes as long in every run. "+
-		"Keys of the policies that hash are %d, skewed (Zipf, 1.1), for ip_hash each from a network of its own. "+
+		"Keys of the policies that hash are %d, skewed (Zipf, 1.1), for ip_hash each from a network of its own; "+
+		"where they go depends on the replicas' ports, and so differs from run to run with Longshore and nginx's consistent. "+
 		"Shares are of the attempts, as the replicas count them, the one that is different first. "+
 		"Both proxies have their defaults: nginx (one worker) leaves a replica out for 10 s after one connection error, and takes neither a 500 nor a wait of "+
-		"less than 60 s for a failure; Longshore looks every 2 s whether a replica accepts connections, and waits 60 s too. "+
+		"less than 60 s for a failure; Longshore looks every 2 s whether a replica accepts connections, every 50 to 100 ms while it does not, "+
+		"and waits 60 s too. "+
 		"nginx's least_time is left out, since it needs a subscription. Began %s, took %s.\n",
 		r.Rate, r.Seconds, meanTime, keys, r.Began.Format("2006-01-02 15:04"), r.Took.Round(time.Second))
 	var last *score
@@ -143,7 +145,11 @@ func (r *balanceReport) markdown() string {
 		if s.Default {
 			policy = "**" + policy + "**"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %.1f | %.1f | %.1f | %.1f %% | %s |\n", s.Proxy, policy, s.P50, s.P99, s.P999, 100*s.Errors, s.SharesText())
+		times := fmt.Sprintf("%.1f | %.1f | %.1f", s.P50, s.P99, s.P999)
+		if s.Errors == 1 {
+			times = " | | " // nothing was answered
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %.1f %% | %s |\n", s.Proxy, policy, times, 100*s.Errors, s.SharesText())
 		if s.Invalid != "" {
 			fmt.Fprintf(&b, "| | not valid: %s | | | | | |\n", s.Invalid)
 		}

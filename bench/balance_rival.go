@@ -149,26 +149,30 @@ type door struct {
 	addr  string // where it listens
 	admin string // where Longshore tells its state
 	cmd   *exec.Cmd
+	ports []int         // sockets that reserve them until it has ended
 	ended chan struct{} // closed when it has
 }
 
 // launch starts a proxy on free ports. Before that it is told where.
 func launch(cmd *exec.Cmd, env []string, before ...func(addr string) error) (*door, error) {
 	d := &door{cmd: cmd, ended: make(chan struct{})}
-	var listeners []net.Listener // both at once, so that the ports differ
+	release := func() {
+		for _, fd := range d.ports {
+			syscall.Close(fd)
+		}
+	}
 	for _, addr := range []*string{&d.addr, &d.admin} {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		fd, a, err := reserve()
 		if err != nil {
+			release()
 			return nil, err
 		}
-		*addr = ln.Addr().String()
-		listeners = append(listeners, ln)
-	}
-	for _, ln := range listeners {
-		ln.Close()
+		*addr = a
+		d.ports = append(d.ports, fd)
 	}
 	for _, f := range before {
 		if err := f(d.addr); err != nil {
+			release()
 			return nil, err
 		}
 	}
@@ -177,11 +181,13 @@ func launch(cmd *exec.Cmd, env []string, before ...func(addr string) error) (*do
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
+		release()
 		return nil, err
 	}
 	go func() {
 		defer close(d.ended)
 		cmd.Wait()
+		release()
 	}()
 	return d, nil
 }

@@ -351,7 +351,7 @@ func (s setup) longshore(t testing.TB) *front {
 // startLongshore runs the binary on free ports, and waits until it is ready.
 func startLongshore(t testing.TB, env ...string) *longshore {
 	t.Helper()
-	ls := client(t, freePort(t), freePort(t))
+	ls := client(t, reservePort(t), reservePort(t))
 	cmd := exec.Command(builtOnce(t))
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Env = append(cmd.Env, "LONGSHORE_LISTEN="+ls.front, "LONGSHORE_ADMIN="+ls.back, "LONGSHORE_ACCESS_LOG=off", "LONGSHORE_LOG_LEVEL=error")
@@ -365,6 +365,29 @@ func startLongshore(t testing.TB, env ...string) *longshore {
 	})
 	dockertest.Wait(t, "longshore to be ready", func() bool { code, _ := ls.admin("/readyz"); return code == 200 })
 	return ls
+}
+
+// reservePort is an address of this test: it refuses connections until somebody listens there, and nobody else
+// is given its port. A socket is bound to it, which does not listen, until the test ends.
+func reservePort(t testing.TB) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	// Who listens there sets it too; both must.
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 }
 
 var built struct {
@@ -393,7 +416,7 @@ func builtOnce(t testing.TB) string {
 // is a failure.
 func startNginx(t testing.TB, conf string) (addr string) {
 	t.Helper()
-	addr = freePort(t)
+	addr = reservePort(t)
 	cmd := nginxCommand(t, strings.ReplaceAll(conf, "LISTEN", addr))
 	cmd.Stderr = t.Output()
 	if err := cmd.Start(); err != nil {
@@ -664,7 +687,7 @@ type echo struct {
 
 func newEcho(t testing.TB, name string) *echo {
 	t.Helper()
-	o := &echo{name: name, addr: freePort(t), t: t, gate: make(chan struct{})}
+	o := &echo{name: name, addr: reservePort(t), t: t, gate: make(chan struct{})}
 	close(o.gate)
 	o.listen()
 	t.Cleanup(func() {
