@@ -151,7 +151,7 @@ func TestBalanceOne(t *testing.T) {
 	}
 }
 
-func TestBalanceVerdicts(t *testing.T) {
+func TestBalanceGoals(t *testing.T) {
 	scores := func(stalled, share float64, invalid string) *balanceReport {
 		who := rival{Proxy: "longshore", Policy: "least_conn", Default: true}
 		other := rival{Proxy: "longshore", Policy: "round_robin"}
@@ -168,20 +168,20 @@ func TestBalanceVerdicts(t *testing.T) {
 		invalid        string
 		want           string
 	}{
-		{99, .1, "", "true true true"},
-		{100, .1, "", "false true true"},
-		{99, .34, "", "true false true"},
-		{99, .1, "late", "false true true"},
+		{99, .1, "", "met, met, met"},
+		{100, .1, "", "not met, met, met"},
+		{99, .34, "", "met, not met, met"},
+		{99, .1, "late", "not known, met, met"},
 	} {
 		r := scores(c.stalled, c.share, c.invalid)
-		var met []string
-		for _, v := range r.verdicts() {
-			met = append(met, fmt.Sprint(v.Met))
+		var words []string
+		for _, g := range r.goals() {
+			words = append(words, g.Word())
 		}
-		if got := strings.Join(met, " "); got != c.want {
-			t.Errorf("%+v: met %s, want %s", c, got, c.want)
+		if got := strings.Join(words, ", "); got != c.want {
+			t.Errorf("%+v: %s, want %s", c, got, c.want)
 		}
-		if err := r.verdict(); (err == nil) != (c.want == "true true true") {
+		if err := r.verdict(); (err == nil) != (c.want == "met, met, met") {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
