@@ -53,7 +53,8 @@ func (p Policy) New(cs []Candidate) Picker {
 // Timing is what the data path must tell [Load.Observe] for this policy.
 func (p Policy) Timing() Timing { return policies[p.kind].timing }
 
-// Ramps reports whether a backend's weight may grow by and by (nginx: slow_start): not where that would move keys.
+// Ramps reports whether a backend may begin with less than its share (nginx: slow_start): not where that would move
+// keys, or the order that the user wants.
 func (p Policy) Ramps() bool { return policies[p.kind].ramps }
 
 // Key is what Query.Key is made of for this policy; nil: it does not matter.

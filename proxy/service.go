@@ -137,7 +137,7 @@ func (s *Service) newTier(ms []member, now time.Time) tier {
 		if rising {
 			cs[i].Weight = max(int(100*float64(cs[i].Weight)*m.risen(now)), 1)
 		}
-		if m.status.Trial && proven {
+		if m.status.Trial && proven && s.spec.Settings.Balancer.Ramps() { // else a second request would lose its affinity
 			cs[i].Limit = 1
 		}
 	}
