@@ -107,7 +107,29 @@ type Settings struct {
 // compile when a field cannot be compared.
 func (s *Service) Equal(o *Service) bool {
 	return s.Name == o.Name && s.Since.Equal(o.Since) && s.Internal == o.Internal && s.Expected == o.Expected &&
-		s.Settings == o.Settings && slices.Equal(s.Routes, o.Routes) && slices.Equal(s.Endpoints, o.Endpoints)
+		s.Settings == o.Settings && equal(s.Routes, o.Routes) && equal(s.Endpoints, o.Endpoints)
+}
+
+// equal looks at the values only if they are not the same ones.
+func equal[T comparable](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
+}
+
+// Share takes from an older State what is equal there, so that who compares the two need not look at it again,
+// and reports whether that is all.
+func (s *State) Share(old State) (all bool) {
+	all = len(s.Services) == len(old.Services) && slices.Equal(s.Skipped, old.Skipped)
+	for i, o := 0, 0; i < len(s.Services); i++ { // both are sorted by name
+		for o < len(old.Services) && old.Services[o].Name < s.Services[i].Name {
+			o++
+		}
+		if o < len(old.Services) && s.Services[i].Equal(&old.Services[o]) {
+			s.Services[i] = old.Services[o]
+		} else {
+			all = false
+		}
+	}
+	return all
 }
 
 // Targets lists what is to be checked: every endpoint that has an address.

@@ -157,6 +157,7 @@ func BenchmarkSwaps(b *testing.B) {
 		s.Routes[0].Host = "x"
 		states[i].Services = append(states[i].Services, s)
 	}
+	states[1].Share(states[0]) // as a Source does
 	p.Router.Mark(real.key, up)
 	p.Router.Apply(states[0])
 	p.listen()
@@ -169,10 +170,8 @@ func BenchmarkSwaps(b *testing.B) {
 			var swaps sync.WaitGroup
 			if round%2 == 1 {
 				swaps.Go(func() {
-					tick := time.NewTicker(10 * time.Millisecond)
-					defer tick.Stop()
 					for i := 0; ctx.Err() == nil; i++ {
-						<-tick.C
+						time.Sleep(rand.N(20 * time.Millisecond)) // not in step with the requests
 						p.Router.Apply(states[i%2])
 					}
 				})

@@ -15,7 +15,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -296,7 +295,7 @@ func (o *outlet) tell(w world) {
 		told[n] = true
 	}
 	o.told = told
-	if o.published && reflect.DeepEqual(st, o.last) {
+	if all := st.Share(o.last); all && o.published {
 		return
 	}
 	before := o.last
