@@ -42,7 +42,7 @@ test:
 ifneq ($(ENGINE),yes)
 	@echo "no Docker engine answers; left out:"; go test -list '^TestEngine' ./... | grep '^TestEngine'
 endif
-	go test -count=1 ./...
+	go test -count=1 -timeout 25m ./...
 
 # Some minutes. go run ./bench dynamic plays all scenarios in front of all peers, go run ./bench soak takes half an hour.
 bench:
