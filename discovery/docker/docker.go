@@ -182,6 +182,7 @@ func (s *Source) view() view {
 // interface comes a moment before or after what makes it, and the kernel's answer has gaps while others change.
 // The loop of Watch owns it.
 type lookout struct {
+	onHost  bool      // the proxy was, the last time
 	strange []string  // addresses that no interface led to at the last look
 	again   time.Time // when to look next; zero: no need
 	wait    time.Duration
@@ -189,9 +190,12 @@ type lookout struct {
 
 // around returns the networks.
 func (l *lookout) around(s *Source, w world) []netip.Prefix {
-	now := time.Now()
+	now, changed := time.Now(), w.touched
+	if on := w.onHost(); on != l.onHost { // which is known when the own container is, perhaps after others
+		l.onHost, changed = on, slices.Collect(maps.Keys(w.containers))
+	}
 	due := !l.again.IsZero() && !now.Before(l.again)
-	news := slices.ContainsFunc(w.strange(w.touched), func(ip string) bool { return !slices.Contains(l.strange, ip) })
+	news := slices.ContainsFunc(w.strange(changed), func(ip string) bool { return !slices.Contains(l.strange, ip) })
 	if !due && !news {
 		return w.local
 	}

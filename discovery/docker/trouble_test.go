@@ -116,7 +116,7 @@ func TestReplayedBurst(t *testing.T) {
 	if n := len(before); n > 20 {
 		t.Errorf("published %d times", n)
 	}
-	if n := d.inspects(); n > 202 { // as there were containers: it depends on how fast the events come
+	if n := d.inspects(); n > 2*202 { // at most twice each, mostly not at all: it depends on how fast the events come
 		t.Errorf("inspected %d times", n)
 	}
 }

@@ -457,6 +457,29 @@ func TestLookout(t *testing.T) {
 	})
 }
 
+// A proxy with the host's network may learn that after it has learned the others' addresses.
+func TestLookoutLate(t *testing.T) {
+	looks := 0
+	s := &Source{local: func() []netip.Prefix { looks++; return nil }}
+	m := demo()
+	self := m.boxes["demo-proxy-1"]
+	self.mode, self.nets = "host", map[string]string{"host": ""}
+	d := &driver{model: m, t: t, w: world{view: upstream(t, "web")}, due: make(todo)}
+	d.relist(time.Hour)
+	var l lookout
+	for _, name := range []string{"demo-web-1", "demo-web-2", "demo-proxy-1"} {
+		d.tick()
+		a := answer{id: m.boxes[name].id, asked: d.now}
+		a.found, _ = m.inspect(a.id)
+		d.w, _ = d.w.learn(a)
+		d.w.local = l.around(s, d.w)
+		d.w = d.w.settle(d.w)
+	}
+	if looks != 1 {
+		t.Errorf("%d looks, want 1", looks)
+	}
+}
+
 // What happens between the subscription and the list is not lost, however the two interleave.
 func TestEventsBeforeTheList(t *testing.T) {
 	d := startDaemon(t, demo())
