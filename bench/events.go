@@ -94,6 +94,7 @@ func eventLatency(ctx context.Context, fs *flag.FlagSet, args []string) error {
 				return err
 			}
 			log.wait("remove", done+1)
+			time.Sleep(15 * time.Millisecond) // Engine 20.10 can hang in an unpause that comes too soon
 			if err := docker.ContainerUnpause(ctx, id); err != nil {
 				return err
 			}
