@@ -1,0 +1,363 @@
+package http1
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// crlf writes the lines of a message as they go over the wire: "\n" stands for CRLF, "\\n" for a bare LF.
+func crlf(s string) []byte {
+	return []byte(strings.NewReplacer("\\n", "\n", "\n", "\r\n").Replace(s))
+}
+
+var requests = []struct {
+	in   string
+	want Verdict
+}{
+	{"GET / HTTP/1.1\nHost: a\n\n", Plain},
+	{"GET /a|b%2Fc?x=%zz#d HTTP/1.1\nHost: a\n\n", Other}, // a fragment
+	{"GET /a|b%2Fc?x=%zz HTTP/1.1\nHost: a\n\n", Plain},
+	{"GET /%zz HTTP/1.1\nHost: a\n\n", Other},
+	{"GET /%4 HTTP/1.1\nHost: a\n\n", Other},
+	{"GET //x/y HTTP/1.1\nHost: A.Example:80\n\n", Plain},
+	{"POST /a HTTP/1.1\nHost: [::1]:80\nContent-Length: 5\n\nhello", Plain},
+	{"PUT /a HTTP/1.1\nhost:a\ncontent-length:0\n\n", Plain},
+	{"GET / HTTP/1.1\nHost: a\nConnection: close\n\n", Plain},
+	{"GET / HTTP/1.1\nHost: a\nConnection: Keep-Alive\nKeep-Alive: timeout=5\n\n", Plain},
+	{"GET / HTTP/1.1\nHost: a\nUser-Agent: \nUser-Agent: b\nReferer: c\nAuthorization: Basic d\n\n", Plain},
+	{"GET / HTTP/1.1\nHost: a\nX: caf\xe9\tau  lait \nY:\n\n", Plain},
+	{"GET / HTTP/1.1\nHost: a\nProxy: b\nX-Forwarded-For: c\nX-REAL-IP: d\nForwarded: for=e\nProxy-Connection: keep-alive\n\n", Plain},
+	{"GET / HTTP/1.1\nHo", Partial},
+	{"GET / HTTP/1.1\nHost: a\n", Partial},
+	{"GET / HTTP/1.1\nHost: a\n\r", Partial},
+	{"G", Partial},
+	{"", Partial},
+	{"GETS / HTTP/1.1\nHost: a\n\n", Other},
+	{"get / HTTP/1.1\nHost: a\n\n", Other},
+	{"CONNECT a:1 HTTP/1.1\nHost: a\n\n", Other},
+	{"PRI * HTTP/2.0\n\nSM\n\n", Other},
+	{"OPTIONS * HTTP/1.1\nHost: a\n\n", Other},
+	{"GET http://a/ HTTP/1.1\nHost: a\n\n", Other},
+	{"GET  / HTTP/1.1\nHost: a\n\n", Other},
+	{"GET /  HTTP/1.1\nHost: a\n\n", Other},
+	{"GET /a b HTTP/1.1\nHost: a\n\n", Other},
+	{"GET / HTTP/1.0\nHost: a\n\n", Other},
+	{"GET / HTTP/1.1 \nHost: a\n\n", Other},
+	{"GET / http/1.1\nHost: a\n\n", Other},
+	{"GET /\xe4 HTTP/1.1\nHost: a\n\n", Other},
+	{"GET / HTTP/1.1\\nHost: a\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\n\\n", Other},
+	{"GET / HTTP/1.1\nHost: a\n\\nX", Other},
+	{"\nGET / HTTP/1.1\nHost: a\n\n", Other},
+	{"GET / HTTP/1.1\n\n", Other},
+	{"GET / HTTP/1.1\n Host: a\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nHost: a\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a, b\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a@b\n\n", Other},
+	{"GET / HTTP/1.1\nHost:\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nX: b\n c\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nX : b\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\n: b\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nX\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nX: \x00\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nX: 0123456\x7f89\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nX: b\rc\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nX_Real_IP: b\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Length: 5\n\nhello", Other},
+	{"GET / HTTP/1.1\nHost: a\nContent-Length: +5\n\nhello", Other},
+	{"GET / HTTP/1.1\nHost: a\nContent-Length: 05\n\nhello", Other},
+	{"GET / HTTP/1.1\nHost: a\nContent-Length: 5, 5\n\nhello", Other},
+	{"GET / HTTP/1.1\nHost: a\nContent-Length:\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nContent-Length: 9999999999999999999\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n0\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nUpgrade: websocket\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nConnection: upgrade\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nConnection: close, x\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nConnection: close\nConnection: close\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nExpect: 100-continue\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nTE: trailers\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nTrailer: x\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nHTTP2-Settings: x\n\n", Other},
+}
+
+func TestRequest(t *testing.T) {
+	for _, c := range requests {
+		var r Request
+		if got := r.Parse(crlf(c.in)); got != c.want {
+			t.Errorf("%q is %d, want %d", c.in, got, c.want)
+		}
+		sameRequest(t, crlf(c.in), uint(len(c.in)))
+	}
+}
+
+func FuzzRequest(f *testing.F) {
+	for i, c := range requests {
+		f.Add(crlf(c.in), uint(7*i))
+	}
+	f.Fuzz(func(t *testing.T, buf []byte, cut uint) { sameRequest(t, buf, cut) })
+}
+
+// notOurs are the fields of a request that are not passed on.
+var notOurs = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate",
+	"Proxy", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Real-Ip"}
+
+// sameRequest checks that a request which is plain is read by net/http in the same way, and so is what is
+// kept of it, and that all it begins with is the beginning of something plain.
+func sameRequest(t *testing.T, buf []byte, cut uint) {
+	t.Helper()
+	var r Request
+	if r.Parse(buf) != Plain {
+		return
+	}
+	if r.Size > len(buf) {
+		t.Fatalf("the head of %q has %d bytes", buf, r.Size)
+	}
+	src := bytes.NewReader(buf)
+	br := bufio.NewReader(src)
+	req, err := http.ReadRequest(br)
+	if err != nil {
+		t.Fatalf("%q: net/http says %v", buf, err)
+	}
+	type reading struct {
+		Method, Target, Path, Host, UserAgent, Referer, Authorization string
+		Length                                                        int64
+		Close, Coded                                                  bool
+		Rest, Codings                                                 int
+	}
+	path := string(AppendDecoded(nil, r.Path.Of(buf)))
+	raw, _, _ := strings.Cut(req.RequestURI, "?")
+	want := reading{
+		Method: req.Method, Target: req.RequestURI, Path: req.URL.Path, Host: req.Host, UserAgent: req.UserAgent(), Referer: req.Referer(),
+		Authorization: req.Header.Get("Authorization"), Length: req.ContentLength, Close: req.Close, Coded: strings.Contains(raw, "%"),
+		Rest: br.Buffered() + src.Len(), Codings: len(req.TransferEncoding),
+	}
+	got := reading{
+		Method: r.Method, Target: string(r.Target.Of(buf)), Path: path, Host: string(r.Host.Of(buf)), UserAgent: string(r.UserAgent.Of(buf)),
+		Referer: string(r.Referer.Of(buf)), Authorization: string(r.Authorization.Of(buf)), Length: r.Length, Close: r.Close, Coded: r.Coded,
+		Rest: len(buf) - r.Size,
+	}
+	if got != want {
+		t.Fatalf("%q is read as\n%+v\nby net/http as\n%+v", buf, got, want)
+	}
+	if len(req.Trailer) > 0 || req.Header.Get("Expect") != "" || req.Header.Get("Upgrade") != "" || req.ProtoAtLeast(1, 2) || !req.ProtoAtLeast(1, 1) {
+		t.Fatalf("%q is not plain", buf)
+	}
+
+	kept := r.Cuts.AppendKept(nil, buf, 0, r.Size)
+	out, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(kept)))
+	if err != nil {
+		t.Fatalf("%q: net/http says of what is kept, %q: %v", buf, kept, err)
+	}
+	for _, name := range notOurs {
+		delete(req.Header, name)
+	}
+	if out.Host != req.Host || out.RequestURI != req.RequestURI || !sameHeader(out.Header, req.Header) {
+		t.Fatalf("%q: kept is %q", buf, kept)
+	}
+	if cut %= uint(r.Size); r.Parse(buf[:cut]) != Partial {
+		t.Fatalf("%q is plain, and %q not the beginning of it", buf, buf[:cut])
+	}
+}
+
+// sameHeader compares headers. To requests with Pragma: no-cache net/http adds a Cache-Control.
+func sameHeader(a, b http.Header) bool {
+	return maps.EqualFunc(a, b, slices.Equal)
+}
+
+var responses = []struct {
+	in   string
+	want Verdict
+}{
+	{"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", Plain},
+	{"HTTP/1.1 200 \nContent-Length: 2\nDate: now\n\nok", Plain},
+	{"HTTP/1.1 200 OK\nContent-Length: 2\nConnection: close\nKeep-Alive: timeout=5\n\nok", Plain},
+	{"HTTP/1.1 404 Not Found\ntransfer-encoding: Chunked\n\n2\nok\n0\n\n", Plain},
+	{"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2;x=y\nok\nA\n0123456789\n0\nX: y\n\nHTTP/1.1", Plain},
+	{"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2\nok0\n\n", Plain},
+	{"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n-2\nok\n0\n\n", Plain},
+	{"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n0\nContent-Length: 5\n\n", Plain},
+	{"HTTP/1.1 204 No Content\n\n", Plain},
+	{"HTTP/1.1 304 Not Modified\nContent-Length: 5\n\n", Plain},
+	{"HTTP/1.1 500 \nContent-Length: 0\n\n", Plain},
+	{"HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Length: 2\n\nok", Plain},
+	{"HTTP/1.1 20", Partial},
+	{"HTTP/1.1 200 OK\nContent-Len", Partial},
+	{"HTTP/1.1 200 OK\nContent-Type: Text/Event-Stream; charset=utf-8\nTransfer-Encoding: chunked\n\n", Other},
+	{"HTTP/1.1 200\nContent-Length: 0\n\n", Other},
+	{"HTTP/1.0 200 OK\nContent-Length: 2\n\nok", Other},
+	{"HTTP/1.1 200 OK\n\nok", Other},
+	{"HTTP/1.1 100 Continue\n\n", Other},
+	{"HTTP/1.1 101 Switching Protocols\n\n", Other},
+	{"HTTP/1.1 999 \nContent-Length: 0\n\n", Other},
+	{"HTTP/1.1 2x0 OK\nContent-Length: 0\n\n", Other},
+	{"HTTP/1.1 204 No Content\nContent-Length: 5\n\n", Other},
+	{"HTTP/1.1 200 OK\nContent-Length: 2\nContent-Length: 2\n\nok", Other},
+	{"HTTP/1.1 200 OK\nContent-Length: 2\nTransfer-Encoding: chunked\n\nok", Other},
+	{"HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked\n\n0\n\n", Other},
+	{"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTrailer: X\n\n0\n\n", Other},
+	{"HTTP/1.1 200 OK\nContent-Length: 2\nConnection: content-length\n\nok", Other},
+	{"HTTP/1.1 200 OK\nContent-Length: 2\nUpgrade: h2c\n\nok", Other},
+	{"HTTP/1.1 200 OK\\nContent-Length: 2\n\nok", Other},
+	{"HTTP/1.1 200 OK\nContent-Length: 2\nX: a\n b\n\nok", Other},
+	{"HTTP/1.1 200 OK\nContent-Length : 2\n\nok", Other},
+	{"SSH-2.0\n", Other},
+}
+
+func TestResponse(t *testing.T) {
+	for _, c := range responses {
+		var r Response
+		if got := r.Parse(crlf(c.in), false); got != c.want {
+			t.Errorf("%q is %d, want %d", c.in, got, c.want)
+		}
+		sameResponse(t, crlf(c.in), false, uint(len(c.in)))
+		sameResponse(t, crlf(c.in), true, uint(len(c.in)))
+	}
+	var r Response
+	if got := r.Parse(crlf("HTTP/1.1 200 OK\n\n"), true); got != Plain {
+		t.Errorf("a response to HEAD without a length is %d, want plain", got)
+	}
+}
+
+func FuzzResponse(f *testing.F) {
+	for i, c := range responses {
+		f.Add(crlf(c.in), i%3 == 0, uint(7*i))
+	}
+	f.Fuzz(sameResponse)
+}
+
+// sameResponse checks that net/http reads a plain response in the same way, its body included, and so it
+// does what is kept of it, and that all it begins with is the beginning of something plain.
+func sameResponse(t *testing.T, buf []byte, toHead bool, cut uint) {
+	t.Helper()
+	var r Response
+	if r.Parse(buf, toHead) != Plain {
+		return
+	}
+	req := &http.Request{Method: "GET"}
+	if toHead {
+		req.Method = "HEAD"
+	}
+	src := bytes.NewReader(buf)
+	br := bufio.NewReader(src)
+	res, err := http.ReadResponse(br, req)
+	if err != nil {
+		t.Fatalf("%q: net/http says %v", buf, err)
+	}
+	if rest := br.Buffered() + src.Len(); rest != len(buf)-r.Size {
+		t.Fatalf("%q: the head has %d bytes, for net/http %d", buf, r.Size, len(buf)-rest)
+	}
+	_, hasDate := res.Header["Date"]
+	if res.StatusCode != r.Status || res.Close != r.Close || hasDate != r.HasDate || !res.ProtoAtLeast(1, 1) || len(res.Trailer) > 0 || res.StatusCode < 200 {
+		t.Fatalf("%q is read as %+v, by net/http as %+v", buf, r, res)
+	}
+
+	kept := r.Cuts.AppendKept(nil, buf, 0, r.Size)
+	out, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(kept)), req)
+	if err != nil {
+		t.Fatalf("%q: net/http says of what is kept, %q: %v", buf, kept, err)
+	}
+	for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization"} {
+		delete(res.Header, name)
+	}
+	if out.StatusCode != res.StatusCode || out.ContentLength != res.ContentLength || !sameHeader(out.Header, res.Header) {
+		t.Fatalf("%q: kept is %q", buf, kept)
+	}
+
+	body, err := io.ReadAll(res.Body)
+	rest := br.Buffered() + src.Len()
+	switch all := buf[r.Size:]; {
+	case r.Length == Chunked:
+		sameChunks(t, all, body, rest, err)
+	case int64(len(all)) < r.Length:
+		if err == nil {
+			t.Fatalf("%q is whole for net/http", buf)
+		}
+	case err != nil || int64(len(body)) != r.Length || int64(rest) != int64(len(all))-r.Length:
+		t.Fatalf("%q has a body of %d, for net/http of %d and %d are left: %v", buf, r.Length, len(body), rest, err)
+	}
+	if cut %= uint(r.Size); r.Parse(buf[:cut], toHead) != Partial {
+		t.Fatalf("%q is plain, and %q not the beginning of it", buf, buf[:cut])
+	}
+}
+
+// sameChunks compares what Chunks makes of a body, all at once and byte by byte, with how net/http read it.
+func sameChunks(t *testing.T, all, body []byte, rest int, err error) {
+	t.Helper()
+	var c Chunks
+	n, done, ok := c.Next(all)
+	switch {
+	case done && ok:
+		if err != nil || n != len(all)-rest {
+			t.Fatalf("%q ends at %d; net/http says %q, %d are left, %v", all, n, body, rest, err)
+		}
+	case ok && err == nil:
+		t.Fatalf("%q goes on; net/http says %q, %d are left", all, body, rest)
+	}
+	var single Chunks
+	for i := range all {
+		m, end, fine := single.Next(all[i : i+1])
+		if end || !fine {
+			if i+m != n || end != done || fine != ok {
+				t.Fatalf("%q in single bytes ends at %d, %v, %v; at once at %d, %v, %v", all, i+m, end, fine, n, done, ok)
+			}
+			return
+		}
+	}
+	if done || !ok {
+		t.Fatalf("%q in single bytes goes on; at once it ends at %d", all, n)
+	}
+}
+
+func TestNoAllocation(t *testing.T) {
+	req := crlf("GET /a%20b?c HTTP/1.1\nHost: example.com\nUser-Agent: x\nAccept: */*\nConnection: keep-alive\nX-Real-IP: y\n\n")
+	res := crlf("HTTP/1.1 200 OK\nDate: now\nTransfer-Encoding: chunked\nConnection: keep-alive\n\n")
+	body := crlf("2\nok\n0\n\n")
+	dst := make([]byte, 0, 1<<10)
+	var q Request
+	var r Response
+	if n := testing.AllocsPerRun(100, func() {
+		if q.Parse(req) != Plain || r.Parse(res, false) != Plain {
+			t.Fatal("not plain")
+		}
+		q.Cuts.AppendKept(dst, req, 0, q.Size)
+		AppendDecoded(dst, q.Path.Of(req))
+		var c Chunks
+		if _, done, ok := c.Next(body); !done || !ok {
+			t.Fatal("the body does not end")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
+func BenchmarkRequest(b *testing.B) {
+	buf := crlf("GET /some/path?with=query HTTP/1.1\nHost: example.com\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\n" +
+		"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\nAccept-Language: en-US,en;q=0.5\nAccept-Encoding: gzip, deflate, br\nConnection: keep-alive\nCookie: a=0123456789\n\n")
+	b.SetBytes(int64(len(buf)))
+	b.ReportAllocs()
+	var r Request
+	for b.Loop() {
+		if r.Parse(buf) != Plain {
+			b.Fatal("not plain")
+		}
+	}
+}
+
+func BenchmarkResponse(b *testing.B) {
+	buf := crlf("HTTP/1.1 200 OK\nServer: nginx/1.22.1\nDate: Wed, 25 Nov 2026 16:00:00 GMT\nContent-Type: text/plain\nContent-Length: 21\nConnection: keep-alive\n\n")
+	b.SetBytes(int64(len(buf)))
+	b.ReportAllocs()
+	var r Response
+	for b.Loop() {
+		if r.Parse(buf, false) != Plain {
+			b.Fatal("not plain")
+		}
+	}
+}
