@@ -187,6 +187,8 @@ var responses = []struct {
 	{"HTTP/1.1 304 Not Modified\nContent-Length: 5\n\n", Plain},
 	{"HTTP/1.1 500 \nContent-Length: 0\n\n", Plain},
 	{"HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Length: 2\n\nok", Plain},
+	{"HTTP/1.1 302 Found\nContent-Length: 0\nlocation: /a \nRefresh: 5; url=/b\n\n", Plain},
+	{"HTTP/1.1 302 Found\nContent-Length: 0\nLocation: /a\nLocation: /b\n\n", Other},
 	{"HTTP/1.1 20", Partial},
 	{"HTTP/1.1 200 OK\nContent-Len", Partial},
 	{"HTTP/1.1 200 OK\nContent-Type: Text/Event-Stream; charset=utf-8\nTransfer-Encoding: chunked\n\n", Other},
@@ -254,6 +256,9 @@ func sameResponse(t *testing.T, buf []byte, toHead bool, cut uint) {
 		t.Fatalf("%q: the head has %d bytes, for net/http %d", buf, r.Size, len(buf)-rest)
 	}
 	_, hasDate := res.Header["Date"]
+	if got, want := string(r.Location.Of(buf))+string(r.Refresh.Of(buf)), res.Header.Get("Location")+res.Header.Get("Refresh"); got != want {
+		t.Fatalf("%q leads to %q, for net/http to %q", buf, got, want)
+	}
 	if res.StatusCode != r.Status || res.Close != r.Close || hasDate != r.HasDate || !res.ProtoAtLeast(1, 1) || len(res.Trailer) > 0 || res.StatusCode < 200 {
 		t.Fatalf("%q is read as %+v, by net/http as %+v", buf, r, res)
 	}

@@ -13,6 +13,8 @@ type Response struct {
 	HasDate bool
 	Size    int // of the head in bytes, with the empty line
 
+	Location, Refresh Span // where the client is to go next; empty: nowhere
+
 	// Cuts are the lines that a proxy does not pass on, since they are about this connection.
 	Cuts Cuts
 }
@@ -77,6 +79,16 @@ func (r *Response) Parse(buf []byte, toHead bool) Verdict {
 			}
 		case 'd':
 			r.HasDate = r.HasDate || is(name, "date")
+		case 'l':
+			if is(name, "location") {
+				ok = r.Location.From == 0
+				r.Location = f.value
+			}
+		case 'r':
+			if is(name, "refresh") {
+				ok = r.Refresh.From == 0
+				r.Refresh = f.value
+			}
 		case 'k':
 			cut = is(name, "keep-alive")
 		case 'p':
