@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"bufio"
-	"context"
-	"errors"
 	"io"
 	"log"
 	"net"
@@ -17,28 +15,7 @@ import (
 
 	"longshore/balancer"
 	"longshore/discovery"
-	"longshore/health"
 	"longshore/internal/upstream"
-)
-
-// maxAttempts bounds how often a request that may have reached an application is sent, not counting what
-// Docker or the user did to its backend.
-const maxAttempts = 3
-
-// minBudget is how many requests of a service may be on a repeated attempt at a time; where there are
-// many, a fifth of those in flight may.
-const minBudget = 3
-
-// verdictTime is how long a request that may be repeated, but no more at its backend's expense, waits to
-// hear whether the container is stopping. Docker says so some milliseconds after the connection broke.
-const verdictTime = time.Second
-
-// statusClientClosed is nginx's 499: the client left before there was a response.
-const statusClientClosed = 499
-
-var (
-	errNoBackend = errors.New("no backend is ready")
-	errTooLarge  = errors.New("request body too large")
 )
 
 // always is Movable for requests that can be sent again at any time.
@@ -48,28 +25,16 @@ func always() bool { return true }
 // response to, and the transport it sends the request with. It is used by one goroutine, the
 // handler's, and is reused for other requests afterwards.
 type exchange struct {
+	dispatch
 	http.ResponseWriter // the server's
 	proxy               httputil.ReverseProxy
-	server              *Server
-	svc                 *Service // as of the start: the settings the request is held to
-	route               *discovery.Route
 	in                  *http.Request
-	start               time.Time
+	out                 *http.Request  // as ReverseProxy has made it
+	found               *http.Response // of the attempt that was answered
 
 	body    clientBody
 	hasBody bool
 	shared  bool // somebody else reads the body, or did
-
-	backend   *member          // holds a reservation until the end; nil: none
-	tried     []*balancer.Load // not to be had again
-	attempts  int              //
-	sent      int              // those that may have reached an application, at the backend's expense
-	repeating bool             // counts in the retry budget
-	key       uint64           // affinity, see balancer.Query
-	sentAt    time.Time        // the attempt under way began; zero: the policy does not want to know
-	admitted  *time.Timer      // the attempt under way holds a place in its backend's window until then; nil: none
-	until     time.Time        // how long it may wait for a backend; zero: has not waited yet
-	via       string           // addresses of all attempts, as nginx's $upstream_addr
 
 	response   *upstream.Body
 	switched   io.Closer // of a 101 response: the backend's connection
@@ -105,8 +70,9 @@ func (buffers) Put(b []byte) { bufferPool.Put((*[32 << 10]byte)(b)) }
 // ServeHTTP answers a request for this service.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server, route *discovery.Route, start time.Time) {
 	x := exchanges.Get().(*exchange)
-	x.ResponseWriter, x.server, x.svc, x.route, x.in, x.start = w, srv, s, route, r, start
-	defer x.end()
+	x.ResponseWriter, x.in = w, r
+	x.carrier, x.server, x.svc, x.route, x.start = x, srv, s, route, start
+	defer x.finish()
 	x.closeAfter = mixesFramings(r)
 	x.hasBody = r.ContentLength != 0 && r.Body != http.NoBody
 	if x.turnAway() {
@@ -127,25 +93,18 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 	if s.key != nil {
 		x.key = s.key(x)
 	}
+	if s.sticky != nil {
+		x.bound = s.sticky.token(x)
+	}
 	x.proxy.ServeHTTP(x, r)
 }
 
-// end releases what the request held and counts it. It also runs when ReverseProxy panics to break
-// off a response.
-func (x *exchange) end() {
-	if b := x.backend; b != nil {
-		if x.response != nil && x.response.Failed() && x.in.Context().Err() == nil {
-			b.failures[Truncated].Add(1)
-		}
-		if x.svc.timing == balancer.ToLastByte {
-			x.observe(b)
-		}
-		b.Release()
-		x.svc.freed(b)
+// finish ends the request and counts it. It also runs when ReverseProxy panics to break off a response.
+func (x *exchange) finish() {
+	if b := x.backend; b != nil && x.response != nil && x.response.Failed() && !x.left() {
+		b.failures[Truncated].Add(1)
 	}
-	if x.repeating {
-		x.svc.group.retrying.Add(-1)
-	}
+	x.end()
 	if x.switched != nil {
 		x.switched.Close() // ReverseProxy does not when it refuses to switch
 	}
@@ -159,55 +118,42 @@ func (x *exchange) end() {
 	if x.hasBody || x.upgraded != nil {
 		return // an uploader or a copier may still hold it
 	}
-	*x = exchange{proxy: x.proxy, tried: x.tried[:0]}
+	*x = exchange{proxy: x.proxy, dispatch: dispatch{tried: x.tried[:0]}}
 	exchanges.Put(x)
 }
 
-// RoundTrip finds a backend that answers: it picks or waits, sends, and decides what a failure means.
+// RoundTrip finds a backend that answers, and returns its response.
 func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
-	last := errNoBackend // or why the last backend failed that was sent the request
-	var reason Reason    // of the last failure
-	for {
-		b := x.pick()
-		if b == nil && x.attempts > 0 && reason == Timeout {
-			return nil, last // to wait for the one that did not answer would double the time, and its load
-		}
-		if b == nil {
-			var err error
-			if b, err = x.park(req.Context()); err == errNoBackend {
-				return nil, last
-			} else if err != nil {
-				return nil, err
-			}
-		}
-		if x.take(b); x.attempts > 1 {
-			x.svc.group.retries[reason].Add(1)
-		}
-		res, err := x.send(b, req, false)
-		if x.wasStale(err, req) {
-			x.svc.group.retries[Stale].Add(1)
-			res, err = x.send(b, req, true)
-		}
-		if err == nil {
-			x.answered(b, res)
-			return res, nil
-		}
-		b.Release()
-		x.leaveWindow(b, false)
-		failure := err.(*upstream.Error)
-		if !failure.Unsent {
-			last = err
-		}
-		var again bool
-		if again, reason = x.judge(b, failure, req); !again {
-			return nil, err
-		}
+	x.out = req
+	if err := x.find(); err != nil {
+		return nil, err
 	}
+	b, res := x.backend, x.found
+	x.found = nil
+	switch body := res.Body.(type) {
+	case *upstream.Body:
+		x.response = body
+		body.OnWait = x.flush
+		if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") && x.svc.timing == balancer.ToLastByte {
+			x.sentAt = time.Time{}
+		}
+	default:
+		x.switched = body
+		x.sentAt = time.Time{}
+	}
+	x.answered(res.StatusCode)
+	if st := x.svc.sticky; st != nil {
+		st.answered(x, b, res.Header)
+	}
+	if res.StatusCode == http.StatusUpgradeRequired {
+		x.upgrade = res.Header["Upgrade"]
+	}
+	return res, nil
 }
 
-// send makes one attempt.
-func (x *exchange) send(b *member, req *http.Request, fresh bool) (*http.Response, error) {
-	a := upstream.Attempt{Fresh: fresh}
+// send is the carrier's.
+func (x *exchange) send(b *member, fresh bool) (err error) {
+	req, a := x.out, upstream.Attempt{Fresh: fresh}
 	if upstream.IsIdempotent(req.Method) {
 		a.Movable = always
 	}
@@ -220,14 +166,35 @@ func (x *exchange) send(b *member, req *http.Request, fresh bool) (*http.Respons
 			a.Movable = x.body.replayable
 		}
 	}
-	if x.svc.timing != balancer.Untimed {
-		x.sentAt = time.Now()
-	}
-	res, err := b.pool.Send(req, a)
+	x.found, err = b.pool.Send(req, a)
 	if failure, ok := err.(*upstream.Error); !ok || !failure.Unsent {
 		x.shared = x.hasBody
 	}
-	return res, err
+	return err
+}
+
+func (x *exchange) mayRepeat() bool {
+	return upstream.IsIdempotent(x.out.Method) && (!x.hasBody || x.body.rewind())
+}
+
+func (x *exchange) left() bool            { return x.in.Context().Err() != nil }
+func (x *exchange) gone() <-chan struct{} { return x.in.Context().Done() }
+
+func (x *exchange) readAhead() <-chan error {
+	if !x.hasBody {
+		return nil
+	}
+	x.shared = true
+	failed := make(chan error, 1) // so that who reads ahead does not wait
+	go x.body.fill(failed)
+	return failed
+}
+
+func (x *exchange) resume() error {
+	if x.hasBody && !x.body.rewind() {
+		return x.body.failure()
+	}
+	return nil
 }
 
 // bodyRemains reports whether the body is not known to be read to its end, though reading has begun.
@@ -235,240 +202,6 @@ func (x *exchange) send(b *member, req *http.Request, fresh bool) (*http.Respons
 // what comes could be smuggled (RFC 9112, 11.2). It also keeps the server from waiting for the rest
 // before it sends the answer.
 func (x *exchange) bodyRemains() bool { return x.shared && !x.body.whole() }
-
-// pick reserves a backend that this request has not had, of the newest snapshot; nil: there is none, or
-// others were waiting for it first.
-func (x *exchange) pick() *member {
-	svc := x.svc
-	if svc.group.queue.length.Load() > 0 {
-		return nil
-	}
-	if x.attempts > 0 {
-		if svc = svc.newest(); svc == nil {
-			return nil
-		}
-	} else if svc.sticky != nil {
-		if b := svc.sticky.bound(x); b != nil {
-			return b
-		}
-	}
-	return svc.pick(balancer.Query{Key: x.key, Tried: x.tried})
-}
-
-// take notes that the next attempt is with b.
-func (x *exchange) take(b *member) {
-	b.requests.Add(1)
-	x.attempts++
-	x.tried = append(x.tried, &b.Load)
-	if x.via != "" {
-		x.via += ", "
-	}
-	x.via += b.addr
-}
-
-// park waits until the request is granted a backend, and returns that with a reservation. Otherwise it
-// returns errNoBackend, or what is wrong with the client.
-func (x *exchange) park(ctx context.Context) (*member, error) {
-	q, settings := &x.svc.group.queue, x.svc.spec.Settings
-	now := time.Now()
-	first := x.until.IsZero()
-	if first {
-		x.until = now.Add(settings.QueueTimeout)
-	}
-	if settings.Queue == 0 || !now.Before(x.until) || !x.svc.hope(now) {
-		return nil, errNoBackend
-	}
-	w := q.join(x.start, x.key, x.tried, settings.Queue)
-	if w == nil {
-		return nil, errNoBackend
-	}
-	if first {
-		q.total.Add(1)
-	}
-	q.release(x.svc.newest) // one may have become ready just now
-	unreadable := make(chan error, 1)
-	if x.hasBody {
-		x.shared = true
-		go x.body.fill(unreadable)
-	}
-	b, err := x.wait(ctx, w, unreadable)
-	if b == nil {
-		if b = q.leave(w); b == nil {
-			return nil, err
-		}
-		if err != errNoBackend { // the client's doing
-			b.Release()
-			b.window.leave(false)
-			x.svc.freed(b)
-			return nil, err
-		}
-	}
-	x.tried = w.tried
-	svc := x.svc // x may serve another request by then
-	x.admitted = time.AfterFunc(svc.router.place, func() {
-		b.window.leave(false)
-		svc.freed(b)
-	})
-	if x.hasBody && !x.body.rewind() {
-		b.Release()
-		x.leaveWindow(b, false)
-		return nil, &upstream.Error{Phase: upstream.Client, Err: x.body.failure()}
-	}
-	return b, nil
-}
-
-// wait returns when w is granted a backend, or has waited in vain.
-func (x *exchange) wait(ctx context.Context, w *waiter, unreadable <-chan error) (*member, error) {
-	q := &x.svc.group.queue
-	timer := time.NewTimer(min(again, time.Until(x.until)))
-	defer timer.Stop()
-	for {
-		select {
-		case b := <-w.granted:
-			return b, nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case err := <-unreadable:
-			return nil, &upstream.Error{Phase: upstream.Client, Err: err}
-		case <-x.server.lastCall:
-			return nil, errNoBackend
-		case now := <-timer.C:
-			if !now.Before(x.until) || !x.svc.hope(now) {
-				return nil, errNoBackend
-			}
-			q.forget(w)
-			q.release(x.svc.newest)
-			timer.Reset(min(again, x.until.Sub(now)))
-		}
-	}
-}
-
-// leaveWindow gives back the place that a request from the queue had, and lets the next ones go.
-func (x *exchange) leaveWindow(b *member, answered bool) {
-	held := x.admitted
-	x.admitted = nil
-	switch {
-	case held == nil && answered:
-		b.window.open()
-	case held != nil && held.Stop():
-		b.window.leave(answered)
-	case held != nil && answered:
-		b.window.grow()
-	}
-	x.svc.freed(b)
-}
-
-// wasStale reports whether an attempt failed because a kept-alive connection was closed at this very
-// moment, as far as one can tell, and the request may be sent once more: to the same backend, over a new
-// connection. It says nothing against the backend. (nginx and http.Transport do the same.)
-func (x *exchange) wasStale(err error, req *http.Request) bool {
-	failure, ok := err.(*upstream.Error)
-	return ok && failure.Reused && req.Context().Err() == nil &&
-		(failure.Unsent || failure.Phase == upstream.Send && reasonOf(failure) == Broken && x.mayRepeat(req))
-}
-
-// mayRepeat reports whether a request that an application may have had can be sent again: its method
-// allows it, and its body, of which the reads so far end, is there from the beginning.
-func (x *exchange) mayRepeat(req *http.Request) bool {
-	return upstream.IsIdempotent(req.Method) && (!x.hasBody || x.body.rewind())
-}
-
-// judge counts a failed attempt, tells health, and decides whether the request may go to another
-// backend. Always, when nothing was sent, whatever the method. Once something was, only when method and
-// body allow it: freely when its container was stopped or paused under it, else within limits that keep
-// a sick service from being asked ever more. This is the one place that decides where a request goes on;
-// wasStale comes before it, since what it finds is no failure of the backend.
-func (x *exchange) judge(b *member, err *upstream.Error, req *http.Request) (again bool, reason Reason) {
-	if err.Phase == upstream.Client || req.Context().Err() != nil {
-		return false, 0 // the client's doing
-	}
-	reason = reasonOf(err)
-	if reason == Broken {
-		b.trouble.CompareAndSwap(0, time.Now().UnixNano())
-		if b.isLeaving() {
-			reason = Gone
-		}
-	}
-	movable := err.Unsent || (err.Phase == upstream.Send || reason.free()) && x.mayRepeat(req)
-	if movable && !err.Unsent && !reason.free() {
-		if x.sent++; x.sent >= maxAttempts || !x.repeat() {
-			if movable = reason == Broken && b.willLeave(req.Context().Done()); movable {
-				x.sent--
-				reason = Gone
-			}
-		}
-	}
-	b.failures[reason].Add(1)
-	if outcome, tell := outcomeOf(err, reason); tell {
-		b.Penalize()
-		b.watched.Store(true)
-		x.svc.router.report(b.key, outcome)
-	}
-	return movable, reason
-}
-
-// repeat takes a place in the retry budget: 20 % of the requests in flight, at least minBudget.
-func (x *exchange) repeat() bool {
-	if x.repeating {
-		return true
-	}
-	g, limit := x.svc.group, int64(minBudget)
-	if svc := x.svc.newest(); svc != nil {
-		limit = max(limit, svc.inFlight()/5)
-	}
-	if g.retrying.Add(1) > limit {
-		g.retrying.Add(-1)
-		return false
-	}
-	x.repeating = true
-	return true
-}
-
-// answered takes a response from a backend.
-func (x *exchange) answered(b *member, res *http.Response) {
-	x.backend = b
-	x.leaveWindow(b, true)
-	if x.repeating { // or a stream would keep it for hours
-		x.repeating = false
-		x.svc.group.retrying.Add(-1)
-	}
-	if res.StatusCode >= 500 {
-		b.Penalize()
-		x.sentAt = time.Time{} // the time of a failure says nothing
-	}
-	if st := x.svc.sticky; st != nil {
-		st.answered(x, b, res.Header)
-	}
-	if b.watched.Load() {
-		b.watched.Store(false)
-		b.trouble.Store(0)
-		x.svc.router.report(b.key, health.Answered)
-	}
-	switch body := res.Body.(type) {
-	case *upstream.Body:
-		x.response = body
-		body.OnWait = x.flush
-	default:
-		x.switched = body
-		x.sentAt = time.Time{}
-	}
-	switch {
-	case x.svc.timing == balancer.ToHeader:
-		x.observe(b)
-	case strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream"):
-		x.sentAt = time.Time{}
-	}
-	if res.StatusCode == http.StatusUpgradeRequired {
-		x.upgrade = res.Header["Upgrade"]
-	}
-}
-
-// observe tells how long an attempt took.
-func (x *exchange) observe(b *member) {
-	if !x.sentAt.IsZero() {
-		b.Observe(time.Since(x.sentAt))
-	}
-}
 
 // modifyResponse mends what ReverseProxy and the server would do to a response that is not theirs.
 func (x *exchange) modifyResponse(res *http.Response) error {
@@ -490,22 +223,12 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 
 // fail answers a request that no backend has answered.
 func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
-	code := http.StatusBadGateway
-	var ue *upstream.Error
-	switch {
-	case x.status != 0:
+	if x.status != 0 {
 		return // an upgrade that broke off
-	case errors.Is(err, errTooLarge):
-		code = http.StatusRequestEntityTooLarge
-	case x.in.Context().Err() != nil:
-		code = statusClientClosed
-	case errors.Is(err, errNoBackend):
-		code = http.StatusServiceUnavailable
+	}
+	code := x.statusFor(err)
+	if code == http.StatusServiceUnavailable {
 		x.Header().Set("Retry-After", "1")
-	case errors.As(err, &ue) && ue.Phase == upstream.Client:
-		code = http.StatusBadRequest
-	case errors.As(err, &ue) && reasonOf(ue) == Timeout:
-		code = http.StatusGatewayTimeout
 	}
 	writeError(x, code)
 }

@@ -200,7 +200,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, code int, start 
 	if mixesFramings(r) {
 		w.Header().Set("Connection", "close")
 	}
-	x := exchange{ResponseWriter: w, server: s, in: r, start: start}
+	x := exchange{ResponseWriter: w, in: r, dispatch: dispatch{server: s, start: start}}
 	writeError(&x, code)
 	if r.ContentLength != 0 {
 		linger(w)

@@ -61,9 +61,9 @@ func (m *member) takesBound() bool {
 	return m.Backend != nil && !e.Stopping && !e.Paused && m.status.State == health.Up
 }
 
-// bound reserves the backend that a request is bound to; nil: none that can be had.
-func (st *stickiness) bound(x *exchange) *member {
-	m := st.tokens[st.token(x)]
+// have reserves the backend that a request is bound to; nil: it cannot be had.
+func (st *stickiness) have(token string) *member {
+	m := st.tokens[token]
 	if m == nil || !m.takesBound() || !m.Reserve(int64(m.endpoint.MaxConns)) {
 		return nil
 	}
