@@ -36,13 +36,15 @@ func packages(t *testing.T) map[string]listed {
 var graph = map[string][]string{
 	"balancer":          {},
 	"health":            {},
-	"internal/upstream": {},
+	"internal/http1":    {},
+	"internal/sock":     {},
+	"internal/upstream": {"internal/sock"},
 	"internal/version":  {},
 
 	"discovery":       {"balancer", "health"},
 	"internal/config": {"balancer", "health", "discovery"},
 
-	"proxy":            {"discovery", "balancer", "health", "internal/upstream"},
+	"proxy":            {"discovery", "balancer", "health", "internal/http1", "internal/sock", "internal/upstream"},
 	"discovery/docker": {"balancer", "discovery", "health", "internal/config"},
 
 	"internal/accesslog": {"proxy"},

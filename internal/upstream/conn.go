@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"longshore/internal/sock"
 )
 
 // maxHead bounds the bytes of a response's header section, interim responses included.
@@ -16,12 +18,13 @@ const maxHead = 1 << 20
 
 var errHeadTooLarge = errors.New("response header too large")
 
-// A conn is one connection to a backend. It is held by one exchange at a time, whose goroutine owns
-// the fields without another remark. The holder ends with either Pool.put or Pool.discard.
-type conn struct {
+// A Conn is one connection to a backend. It is held by one exchange at a time, whose goroutine owns
+// the fields without another remark. The holder ends with either put or discard; outside of this package,
+// with [Conn.Keep] or [Conn.Drop].
+type Conn struct {
 	pool *Pool
 	nc   net.Conn
-	br   *bufio.Reader
+	br   *bufio.Reader // nil until it is first used, and so is bw
 	bw   *bufio.Writer
 
 	body   *Body // of the response being read; nil: none
@@ -36,32 +39,36 @@ type conn struct {
 	deadline time.Time
 
 	movable  func() bool           // of the Attempt; guarded by the pool's mu
+	slot     int                   // where it is in the pool's busy; guarded so too
 	answered atomic.Bool           // the response has begun: going down leaves it a grace; false while idle
 	cause    atomic.Pointer[error] // why abort closed it
 
 	raw   syscall.RawConn
 	peek  func(fd uintptr) // asks the kernel, without waiting, what an idle connection would read
 	quiet bool             // peek's answer: nothing to read, so not closed by the other side
+	plain plainExchange
 }
 
-func newConn(p *Pool, nc net.Conn) *conn {
-	c := &conn{pool: p, nc: nc}
-	c.br = bufio.NewReader(readSide{c})
-	c.bw = bufio.NewWriter(writeSide{c})
+func newConn(p *Pool, nc net.Conn) *Conn {
+	c := &Conn{pool: p, nc: nc}
 	if tc, ok := nc.(*net.TCPConn); ok {
 		c.raw, _ = tc.SyscallConn()
 	}
-	c.peek = func(fd uintptr) {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		c.quiet = err == syscall.EAGAIN
-	}
+	c.peek = func(fd uintptr) { c.quiet = sock.Look(fd) == sock.Quiet }
 	return c
+}
+
+// buffered prepares the connection for an exchange that is read and written through buffers.
+func (c *Conn) buffered() {
+	if c.br == nil {
+		c.br = bufio.NewReader(readSide{c})
+		c.bw = bufio.NewWriter(writeSide{c})
+	}
 }
 
 // alive reports whether an idle connection is still open as far as the kernel knows. Data that comes
 // unasked also means that it cannot be used.
-func (c *conn) alive() bool {
+func (c *Conn) alive() bool {
 	if c.raw == nil {
 		return true
 	}
@@ -71,13 +78,13 @@ func (c *conn) alive() bool {
 }
 
 // abort closes the connection under its holder, who will find the cause. Any goroutine may call it.
-func (c *conn) abort(cause error) {
+func (c *Conn) abort(cause error) {
 	c.cause.CompareAndSwap(nil, &cause)
 	c.nc.Close()
 }
 
 // why returns the cause of abort if there was one, else err.
-func (c *conn) why(err error) error {
+func (c *Conn) why(err error) error {
 	if cause := c.cause.Load(); cause != nil {
 		return *cause
 	}
@@ -85,7 +92,7 @@ func (c *conn) why(err error) error {
 }
 
 // expectBy moves the read deadline. Zero timeout: none.
-func (c *conn) expectBy(now time.Time, timeout time.Duration) {
+func (c *Conn) expectBy(now time.Time, timeout time.Duration) {
 	switch {
 	case timeout <= 0: // always, since the uploader may have set one that is not known here
 		c.deadline = time.Time{}
@@ -98,7 +105,7 @@ func (c *conn) expectBy(now time.Time, timeout time.Duration) {
 
 // readSide counts a response header against its limit, and tells a body before a read may have to wait:
 // only here is it known, since what parses a body may hold some of it back.
-type readSide struct{ c *conn }
+type readSide struct{ c *Conn }
 
 func (r readSide) Read(p []byte) (int, error) {
 	c := r.c
@@ -111,7 +118,14 @@ func (r readSide) Read(p []byte) (int, error) {
 	if c.headLeft > 0 && int64(len(p)) > c.headLeft {
 		p = p[:c.headLeft]
 	}
-	n, err := c.nc.Read(p)
+	var n int
+	var err error
+	if len(c.plain.ahead) > 0 {
+		n = copy(p, c.plain.ahead)
+		c.plain.ahead = c.plain.ahead[n:]
+	} else {
+		n, err = c.nc.Read(p)
+	}
 	if c.headLeft > 0 {
 		c.headLeft -= int64(n)
 	}
@@ -119,7 +133,7 @@ func (r readSide) Read(p []byte) (int, error) {
 }
 
 // writeSide counts what was handed to the kernel: an exchange that wrote nothing was not sent.
-type writeSide struct{ c *conn }
+type writeSide struct{ c *Conn }
 
 func (w writeSide) Write(p []byte) (int, error) {
 	n, err := w.c.nc.Write(p)
@@ -129,7 +143,7 @@ func (w writeSide) Write(p []byte) (int, error) {
 
 // An upgraded is the body of a 101 response: the connection itself, in both directions.
 type upgraded struct {
-	c    *conn
+	c    *Conn
 	stop func() bool
 }
 
@@ -154,6 +168,6 @@ func (u *upgraded) Close() error {
 
 // watch aborts the connection when ctx is done. The returned func ends that; it reports false when
 // the abort has begun.
-func (c *conn) watch(ctx context.Context) (stop func() bool) {
+func (c *Conn) watch(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { c.abort(context.Cause(ctx)) })
 }

@@ -42,6 +42,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // An Attempt says how a request is sent once.
 type Attempt struct {
 	Fresh bool // over a new connection
+	Once  bool // the request must not be sent twice: not over a connection that may just be closed for its age
 
 	// Movable reports whether the request could still be sent to another backend although it was sent to
 	// this one; nil: it could not. It matters while the backend is paused, see [Pool.Pause]. Any goroutine
@@ -61,19 +62,14 @@ func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) { return p.S
 // req.Body is read until it ends, by another goroutine, which may still be at it when Send
 // returns or the response ends: who owns the body must know how to end a Read.
 func (p *Pool) Send(req *http.Request, a Attempt) (*http.Response, error) {
-	c, err := p.get(req.Context(), time.Now(), !IsIdempotent(req.Method), a)
+	a.Once = !IsIdempotent(req.Method)
+	c, err := p.get(req.Context(), time.Now(), a)
 	if err != nil {
 		return nil, &Error{Phase: Dial, Unsent: true, Err: err}
 	}
 	x := exchange{c: c, req: req, opts: p.opts.Load(), stop: c.watch(req.Context())}
-	res, err := x.run()
-	if err != nil {
-		x.stop()
-		p.discard(c)
-		err.(*Error).Reused = c.reused
-		return nil, err
-	}
-	return res, nil
+	err = x.begin()
+	return x.await(err)
 }
 
 // IsIdempotent lists the methods that RFC 9110, 9.2.2 lets a client repeat.
@@ -87,23 +83,25 @@ func IsIdempotent(method string) bool {
 
 // An exchange is one request and its response over one connection.
 type exchange struct {
-	c    *conn
+	c    *Conn
 	req  *http.Request
 	opts *Options
 	stop func() bool // ends the watch on the request's context
 	up   *upload     // nil: the request has no body
 }
 
-func (x *exchange) run() (*http.Response, error) {
+// begin sends the request, or has an upload send it.
+func (x *exchange) begin() error {
 	c := x.c
-	c.written, c.headLeft = 0, maxHead
+	c.buffered()
+	c.written = 0
 	hasBody := x.req.Body != nil && x.req.Body != http.NoBody
 	writeHead(c.bw, x.req, hasBody)
 	// The head goes out before the body is read: while nothing was sent, another backend can have the
 	// request, body and all.
 	err := c.bw.Flush()
 	if err != nil && c.written == 0 {
-		return nil, &Error{Phase: Send, Unsent: true, Err: c.why(err)}
+		return &Error{Phase: Send, Unsent: true, Err: c.why(err)}
 	}
 	switch {
 	case !hasBody:
@@ -117,7 +115,27 @@ func (x *exchange) run() (*http.Response, error) {
 		c.expectBy(time.Now(), streamGrace)
 		x.up = new(upload) // not whole
 	}
+	return nil
+}
 
+// await returns the response to what was sent, or why there is none; err: nothing was sent.
+func (x *exchange) await(err error) (res *http.Response, _ error) {
+	if err == nil {
+		res, err = x.read()
+	}
+	if err != nil {
+		x.stop()
+		x.c.pool.discard(x.c)
+		err.(*Error).Reused = x.c.reused
+		return nil, err
+	}
+	return res, nil
+}
+
+// read reads interim responses and the head of the final one.
+func (x *exchange) read() (*http.Response, error) {
+	c := x.c
+	c.headLeft = maxHead
 	if _, err := c.br.Peek(1); err != nil {
 		return nil, x.failed(Send, err)
 	}
@@ -258,7 +276,7 @@ func (b *Body) finish() {
 	b.err = io.EOF
 	c := b.x.c
 	c.body = nil
-	if b.x.stop() && !b.res.Close && c.br.Buffered() == 0 {
+	if b.x.stop() && !b.res.Close && c.br.Buffered()+len(c.plain.ahead) == 0 {
 		b.x.up.giveBack(c)
 	} else {
 		c.pool.discard(c)
@@ -267,7 +285,7 @@ func (b *Body) finish() {
 
 // An upload sends one request's head and body, in its own goroutine.
 type upload struct {
-	c       *conn
+	c       *Conn
 	req     *http.Request
 	body    io.Reader
 	timeout time.Duration
@@ -304,7 +322,7 @@ func (u *upload) headCame() {
 
 // giveBack ends the exchange after the response. A server often answers before the uploader, which has
 // sent the last byte, gets to say so: then it is the one to give the connection back.
-func (u *upload) giveBack(c *conn) {
+func (u *upload) giveBack(c *Conn) {
 	if u != nil {
 		u.mu.Lock()
 		defer u.mu.Unlock()

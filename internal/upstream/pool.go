@@ -41,8 +41,8 @@ type Pool struct {
 	opts atomic.Pointer[Options]
 
 	mu     sync.Mutex         // guards the following
-	idle   []*conn            // most recently used last, so that the rest ages out
-	busy   map[*conn]struct{} // held by an exchange, upgraded ones included
+	idle   []*Conn            // most recently used last, so that the rest ages out
+	busy   []*Conn            // held by an exchange, upgraded ones included
 	dials  map[*dial]struct{} // under way
 	sweep  *time.Timer        // closes idle connections that are too old; nil: none is due
 	refuse error              // why nothing new may begin: it is paused or closed; nil: it may
@@ -56,7 +56,7 @@ type dial struct {
 
 // NewPool returns a pool for host:port without connections.
 func NewPool(addr string, o Options) *Pool {
-	p := &Pool{addr: addr, busy: make(map[*conn]struct{}), dials: make(map[*dial]struct{})}
+	p := &Pool{addr: addr, dials: make(map[*dial]struct{})}
 	p.opts.Store(&o)
 	return p
 }
@@ -85,7 +85,7 @@ func (p *Pool) Close(cause error) {
 		p.sweep.Stop()
 		p.sweep = nil
 	}
-	for c := range p.busy {
+	for _, c := range p.busy {
 		if !c.answered.Load() {
 			c.abort(cause)
 			continue
@@ -104,7 +104,7 @@ func (p *Pool) Pause(cause error, evict bool) {
 		return
 	}
 	p.refuseLocked(cause)
-	for c := range p.busy {
+	for _, c := range p.busy {
 		if evict && !c.answered.Load() && c.movable != nil && c.movable() {
 			c.abort(cause)
 		}
@@ -136,31 +136,30 @@ func (p *Pool) Idle() int {
 }
 
 // get returns a connection that the caller holds: an idle one that is alive, or a new one. Every
-// error of get means that nothing was sent. once: the request must not be sent twice.
-func (p *Pool) get(ctx context.Context, now time.Time, once bool, a Attempt) (*conn, error) {
-	o := p.opts.Load()
-	if a.Fresh {
-		return p.dial(ctx, o, a)
-	}
-	oldest := o.IdleTimeout
-	if once && (oldest <= 0 || oldest > staleAfter) {
-		oldest = staleAfter
-	}
+// error of get means that nothing was sent.
+func (p *Pool) get(ctx context.Context, now time.Time, a Attempt) (*Conn, error) {
 	for {
-		c := p.takeIdle(now, oldest, a)
+		c := p.takeIdle(now, a)
 		if c == nil {
-			return p.dial(ctx, o, a)
+			return p.dial(ctx, a)
 		}
 		if c.alive() {
-			c.reused = true
 			return c, nil
 		}
 		p.discard(c)
 	}
 }
 
-// takeIdle takes the most recently used idle connection, unless it has idled longer than oldest.
-func (p *Pool) takeIdle(now time.Time, oldest time.Duration, a Attempt) *conn {
+// takeIdle takes the most recently used idle connection; nil: there is none that may be used. Whether it is
+// alive is for the caller to find out.
+func (p *Pool) takeIdle(now time.Time, a Attempt) *Conn {
+	if a.Fresh {
+		return nil
+	}
+	oldest := p.opts.Load().IdleTimeout
+	if a.Once && (oldest <= 0 || oldest > staleAfter) {
+		oldest = staleAfter
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := len(p.idle)
@@ -170,16 +169,31 @@ func (p *Pool) takeIdle(now time.Time, oldest time.Duration, a Attempt) *conn {
 	c := p.idle[n-1]
 	p.idle[n-1] = nil
 	p.idle = p.idle[:n-1]
+	c.reused = true
 	p.holdLocked(c, a)
 	return c
 }
 
-func (p *Pool) holdLocked(c *conn, a Attempt) {
+func (p *Pool) holdLocked(c *Conn, a Attempt) {
 	c.movable = a.Movable
-	p.busy[c] = struct{}{}
+	c.slot = len(p.busy)
+	p.busy = append(p.busy, c)
 }
 
-func (p *Pool) dial(ctx context.Context, o *Options, a Attempt) (*conn, error) {
+// letGoLocked may be repeated.
+func (p *Pool) letGoLocked(c *Conn) {
+	if c.slot >= len(p.busy) || p.busy[c.slot] != c {
+		return
+	}
+	last := len(p.busy) - 1
+	p.busy[c.slot] = p.busy[last]
+	p.busy[c.slot].slot = c.slot
+	p.busy[last] = nil
+	p.busy = p.busy[:last]
+}
+
+func (p *Pool) dial(ctx context.Context, a Attempt) (*Conn, error) {
+	timeout := p.opts.Load().ConnectTimeout
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d := &dial{cancel}
@@ -191,7 +205,7 @@ func (p *Pool) dial(ctx context.Context, o *Options, a Attempt) (*conn, error) {
 	p.dials[d] = struct{}{}
 	p.mu.Unlock()
 
-	nc, err := (&net.Dialer{Timeout: o.ConnectTimeout}).DialContext(ctx, "tcp", p.addr)
+	nc, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, "tcp", p.addr)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.dials, d)
@@ -210,11 +224,11 @@ func (p *Pool) dial(ctx context.Context, o *Options, a Attempt) (*conn, error) {
 }
 
 // put takes back a connection that can carry another request.
-func (p *Pool) put(c *conn, now time.Time) {
+func (p *Pool) put(c *Conn, now time.Time) {
 	o := p.opts.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.busy, c)
+	p.letGoLocked(c)
 	if p.closed || len(p.idle) >= o.MaxIdle {
 		c.nc.Close()
 		return
@@ -229,11 +243,11 @@ func (p *Pool) put(c *conn, now time.Time) {
 }
 
 // discard closes a connection that the caller held.
-func (p *Pool) discard(c *conn) {
+func (p *Pool) discard(c *Conn) {
 	c.nc.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.busy, c)
+	p.letGoLocked(c)
 }
 
 // closeOld closes connections that have idled too long, and comes back when the next one is due.

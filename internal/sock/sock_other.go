@@ -1,0 +1,25 @@
+//go:build !linux
+
+package sock
+
+import "syscall"
+
+func read(fd uintptr, p []byte) (int, syscall.Errno) { return result(syscall.Read(int(fd), p)) }
+
+func write(fd uintptr, a, b []byte) (int, syscall.Errno) {
+	if len(a) > 0 {
+		return result(syscall.Write(int(fd), a))
+	}
+	return result(syscall.Write(int(fd), b))
+}
+
+func result(n int, err error) (int, syscall.Errno) {
+	errno, _ := err.(syscall.Errno)
+	return n, errno
+}
+
+func peek(fd uintptr) (int, syscall.Errno) {
+	var b [1]byte
+	n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	return result(n, err)
+}
