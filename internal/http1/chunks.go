@@ -9,6 +9,8 @@ const (
 // A Chunks follows a chunked body (RFC 9112, 7.1) through buffers, to find its end. The zero value is at the
 // beginning.
 type Chunks struct {
+	Data int64 // bytes of data so far, without what is around them
+
 	at         position
 	left       int64 // bytes of the chunk's data
 	digits     int   // of its size, so far
@@ -74,6 +76,7 @@ func (c *Chunks) Next(b []byte) (n int, done, ok bool) {
 		case inData:
 			m := int(min(c.left, int64(len(b)-n)))
 			n += m
+			c.Data += int64(m)
 			if c.left -= int64(m); c.left == 0 {
 				c.at = dataCR
 			}

@@ -299,7 +299,7 @@ func sameChunks(t *testing.T, all, body []byte, rest int, err error) {
 	n, done, ok := c.Next(all)
 	switch {
 	case done && ok:
-		if err != nil || n != len(all)-rest {
+		if err != nil || n != len(all)-rest || c.Data != int64(len(body)) {
 			t.Fatalf("%q ends at %d; net/http says %q, %d are left, %v", all, n, body, rest, err)
 		}
 	case ok && err == nil:
