@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -23,9 +24,21 @@ func (l listener) Accept() (net.Conn, error) {
 // A clientConn is a client's connection. It drops empty lines before a request (RFC 9112, 2.2), which
 // net/http takes for a malformed one, and notices what net/http removes from a head: the Content-Length
 // of a request that is also chunked, and the Transfer-Encoding of one of HTTP/1.0.
+//
+// One that the fast lane has left to the general path goes back when it waits for its next request: to the
+// server that looks like its end.
 type clientConn struct {
 	net.Conn
 	active bool // in the middle of a request; the server's goroutine for this connection owns it
+
+	fast    *fastConn             // what it was before, and will be; nil: it stays here
+	ahead   []byte                // was read before, and is to be read first
+	pending atomic.Pointer[plain] // the request that comes first has been sent, and its response is to be read; nil: it has not
+	back    atomic.Bool           // it has gone back
+
+	// To know that the server has nothing left in its buffer, one must know how much belongs to the request.
+	total, head, body int64 // bytes read since the request began, of its head, and of its body; zero or -1: not known
+	newlines          int   // at the end of what was read of the head
 
 	// When a Read begins a request: the first does, and one while the server waits for the next. It does
 	// not wait if its buffer holds some of that already: there an empty line may be the end of a head.
@@ -60,8 +73,15 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 
 func (c *clientConn) Read(p []byte) (int, error) {
 	begins := !c.begun || c.wait.Load() == waitNow
+	if begins && c.fast != nil && c.begun {
+		if c.head > 0 && c.total == c.head+c.body {
+			c.back.Store(true)
+			return 0, io.EOF
+		}
+		c.head = -1 // this request does not begin here, or may not
+	}
 	for {
-		n, err := c.Conn.Read(p)
+		n, err := c.read(p)
 		if n > 0 && (begins || c.alone && c.noBody.Load()) {
 			rest := bytes.TrimLeft(p[:n], "\r\n")
 			if len(rest) == 0 && err == nil {
@@ -82,8 +102,47 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		if !c.sawLength.Load() || !c.sawCoding.Load() {
 			c.look(p[:n])
 		}
+		if c.fast != nil {
+			c.measure(p[:n])
+		}
 		return n, err
 	}
+}
+
+func (c *clientConn) read(p []byte) (int, error) {
+	if len(c.ahead) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.ahead)
+	c.ahead = c.ahead[n:]
+	return n, nil
+}
+
+// measure notes where the head of a request ends.
+func (c *clientConn) measure(p []byte) {
+	for i := 0; i < len(p) && c.head == 0; i++ {
+		switch p[i] {
+		case '\n':
+			if c.newlines++; c.newlines == 2 {
+				c.head = c.total + int64(i) + 1
+			}
+		case '\r':
+		default:
+			c.newlines = 0
+		}
+	}
+	c.total += int64(len(p))
+}
+
+// Close closes the connection, unless it has gone back.
+func (c *clientConn) Close() error {
+	if x := c.pending.Swap(nil); x != nil {
+		x.giveUp()
+	}
+	if c.back.Load() {
+		return nil
+	}
+	return c.Conn.Close()
 }
 
 // look searches lines for those that begin with one of the two names, however reads divide them.
@@ -152,4 +211,13 @@ func mixesFramings(r *http.Request) bool {
 		return c.sawLength.Load()
 	}
 	return !r.ProtoAtLeast(1, 1) && c.sawCoding.Load()
+}
+
+// pendingOf takes the request from the fast lane, if that has sent it already.
+func pendingOf(r *http.Request) *plain {
+	c, ok := r.Context().Value(connKey{}).(*clientConn)
+	if !ok {
+		return nil
+	}
+	return c.pending.Swap(nil)
 }

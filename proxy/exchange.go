@@ -29,6 +29,7 @@ type exchange struct {
 	http.ResponseWriter // the server's
 	proxy               httputil.ReverseProxy
 	in                  *http.Request
+	fast                *plain         // the request as the fast lane has it, which has sent it already; nil: it has not
 	out                 *http.Request  // as ReverseProxy has made it
 	found               *http.Response // of the attempt that was answered
 
@@ -71,7 +72,12 @@ func (buffers) Put(b []byte) { bufferPool.Put((*[32 << 10]byte)(b)) }
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server, route *discovery.Route, start time.Time) {
 	x := exchanges.Get().(*exchange)
 	x.ResponseWriter, x.in = w, r
-	x.carrier, x.server, x.svc, x.route, x.start = x, srv, s, route, start
+	if x.fast = pendingOf(r); x.fast != nil {
+		x.dispatch = x.fast.dispatch
+		x.carrier = x
+	} else {
+		x.carrier, x.server, x.svc, x.route, x.start = x, srv, s, route, start
+	}
 	defer x.finish()
 	x.closeAfter = mixesFramings(r)
 	x.hasBody = r.ContentLength != 0 && r.Body != http.NoBody
@@ -115,6 +121,10 @@ func (x *exchange) finish() {
 		linger(x.ResponseWriter)
 	}
 	x.server.record(x)
+	if x.fast != nil {
+		x.fast.tried = nil // they are ours
+		x.fast.release()
+	}
 	if x.hasBody || x.upgraded != nil {
 		return // an uploader or a copier may still hold it
 	}
@@ -165,6 +175,12 @@ func (x *exchange) send(b *member, fresh bool) (err error) {
 		if a.Movable != nil {
 			a.Movable = x.body.replayable
 		}
+	}
+	if x.fast != nil && x.fast.found != nil {
+		up := x.fast.found
+		x.fast.found = nil
+		x.found, err = up.Adopt(req, x.fast.back[:x.fast.got])
+		return err
 	}
 	x.found, err = b.pool.Send(req, a)
 	if failure, ok := err.(*upstream.Error); !ok || !failure.Unsent {
@@ -233,13 +249,18 @@ func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
 	writeError(x, code)
 }
 
-// writeError sends a short answer of our own.
-func writeError(w http.ResponseWriter, code int) {
+// errorText is what our own answers say.
+func errorText(code int) string {
 	text := http.StatusText(code)
 	if text == "" {
 		text = "Client Closed Request"
 	}
-	text = strconv.Itoa(code) + " " + text + "\n"
+	return strconv.Itoa(code) + " " + text + "\n"
+}
+
+// writeError sends a short answer of our own.
+func writeError(w http.ResponseWriter, code int) {
+	text := errorText(code)
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(text)))

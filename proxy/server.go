@@ -19,12 +19,14 @@ type Server struct {
 	HeaderTimeout time.Duration  // a request's header must be complete by then; zero: no limit
 	IdleTimeout   time.Duration  // how long a connection is kept open between requests; zero: no limit
 	MaxHeader     int            // bytes; larger ones get 431; zero: 1 MB
+	FastLane      bool           // plain requests do not go through net/http
 	Grace         time.Duration  // how long requests in flight may take at the end; zero: none
 	Queue         int            // requests that may wait for the Router's first State; zero: none
 	QueueTimeout  time.Duration  // how long they wait
 	Record        func(*Record)  // told of each request after it; must not block; nil: nobody
 	Log           *slog.Logger   // nil: discard
 
+	fast     *fastLane     // nil: all requests go through net/http
 	active   atomic.Int64  // connections that are in the middle of a request
 	early    atomic.Int64  // requests that wait for the first State
 	lastCall chan struct{} // closed when whoever waits for a backend must be answered; set by Serve
@@ -70,20 +72,53 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ConnState:                    s.connState,
 		ErrorLog:                     log.New(serverLog{s.Log}, "", 0),
 	}
-	served := make(chan error, 1)
-	go func() { served <- hs.Serve(listener{ln}) }()
+	served := make(chan error, 2) // one for each lane
+	if s.FastLane {
+		s.fast = newFastLane(s, ln.Addr())
+		go func() { served <- s.fast.accept(ln) }()
+		go func() { served <- hs.Serve(generalListener{s.fast}) }()
+	} else {
+		go func() { served <- hs.Serve(listener{ln}) }()
+	}
 	select {
 	case err := <-served:
 		return err
 	case <-ctx.Done():
 	}
-	s.Log.Info("stopping: no new connections, finishing what is in flight", "in_flight", s.active.Load(), "at_most", s.Grace)
+	inFlight := s.active.Load()
+	if s.fast != nil {
+		inFlight += int64(s.fast.busy())
+	}
+	s.Log.Info("stopping: no new connections, finishing what is in flight", "in_flight", inFlight, "at_most", s.Grace)
 	defer time.AfterFunc(s.Grace-min(s.Grace/2, answerTime), func() { close(lastCall) }).Stop()
-	s.shutdown(hs)
+	grace, cancel := context.WithTimeout(context.Background(), s.Grace)
+	defer cancel()
+	if s.fast != nil {
+		ln.Close()
+		s.drainFast(grace)
+		if err := <-served; !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+	}
+	s.shutdown(grace, hs)
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// drainFast lets what is in flight on the fast lane finish, and what was just accepted show its request.
+func (s *Server) drainFast(grace context.Context) {
+	defer s.fast.close()
+	tick := time.NewTicker(quietTime / 10)
+	defer tick.Stop()
+	for quiet := time.Duration(0); s.fast.drain(quiet >= quietTime) > 0 || s.fast.open() > 0; quiet += quietTime / 10 {
+		select {
+		case <-tick.C:
+		case <-grace.Done():
+			return
+		}
+	}
 }
 
 // quietTime is how long nothing may be in flight until the server is taken to be done: a connection
@@ -95,8 +130,8 @@ const answerTime = 500 * time.Millisecond
 
 // shutdown ends a server gracefully. http.Server.Shutdown alone waits five seconds for a connection
 // that has sent nothing.
-func (s *Server) shutdown(hs *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.Grace)
+func (s *Server) shutdown(grace context.Context, hs *http.Server) {
+	ctx, cancel := context.WithCancel(grace)
 	defer cancel()
 	done := make(chan struct{})
 	go func() {
@@ -124,6 +159,9 @@ func (s *Server) shutdown(hs *http.Server) {
 // connState counts connections that are in the middle of a request.
 func (s *Server) connState(c net.Conn, state http.ConnState) {
 	cc := c.(*clientConn)
+	if state == http.StateClosed && cc.back.Load() {
+		defer s.fast.enter(cc.fast, connIdle)
+	}
 	switch was := cc.active; state {
 	case http.StateActive:
 		if !was {
@@ -145,8 +183,13 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 // ServeHTTP routes one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	if c, ok := r.Context().Value(connKey{}).(*clientConn); ok && r.ContentLength == 0 {
-		c.noBody.Store(true)
+	if c, ok := r.Context().Value(connKey{}).(*clientConn); ok {
+		c.noBody.Store(r.ContentLength == 0)
+		c.body = r.ContentLength
+		if x := c.pending.Load(); x != nil {
+			x.svc.ServeHTTP(w, r, s, x.route, x.start)
+			return
+		}
 	}
 	switch {
 	case r.Method == http.MethodConnect: // this is no forward proxy

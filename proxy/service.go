@@ -20,6 +20,7 @@ type Service struct {
 	rising  bool    // the weight of one of its backends grows
 	key     keyFunc // nil: the policy does not hash
 	sticky  *stickiness
+	plain   bool // it asks for nothing that only the general path has
 	timing  balancer.Timing
 	left    time.Time // when it last had one; zero: not since the Router has known it
 }

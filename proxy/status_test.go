@@ -33,7 +33,8 @@ func testRecords(t *testing.T, in lane) {
 	}
 }
 
-// TestClientLeaves: the request ends for the backend too, and counts as 499.
+// TestClientLeaves: the request ends for the backend too, and counts as 499. The general path notices at once,
+// the fast lane when it next looks.
 func TestClientLeaves(t *testing.T) { run(t, testClientLeaves) }
 
 func testClientLeaves(t *testing.T, in lane) {
@@ -59,8 +60,8 @@ func testClientLeaves(t *testing.T, in lane) {
 			start := time.Now()
 			w.Close()
 			soon(t, ended, "the end of the backend's request")
-			if d := time.Since(start); d > time.Second {
-				t.Errorf("it took %v, want at once", d)
+			if d := time.Since(start); d > 2*time.Second {
+				t.Errorf("it took %v, want a second at most", d)
 			}
 			if got, want := p.record().Status, 499; got != want {
 				t.Errorf("status %d, want %d", got, want)

@@ -132,7 +132,7 @@ func testNothingAdded(t *testing.T, in lane) {
 		{"delete chunked, empty", "DELETE / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "Transfer-Encoding: chunked", false},
 		{"user agent", "GET / HTTP/1.1\r\nUser-Agent: me\r\nAccept-Encoding: br\r\nContent-Type: a/b\r\n\r\n",
 			"Accept-Encoding: br|Content-Type: a/b|User-Agent: me", true},
-		{"empty user agent", "GET / HTTP/1.1\r\nUser-Agent:\r\n\r\n", "User-Agent: ", false},
+		{"empty user agent", "GET / HTTP/1.1\r\nUser-Agent: \r\n\r\n", "User-Agent: ", false},
 		{"two of a kind", "GET / HTTP/1.1\r\nA: 1\r\nA: 2\r\nAccept-Encoding: x\r\nCookie: a=b\r\nCookie: c=d\r\n\r\n",
 			"A: 1|A: 2|Accept-Encoding: x|Cookie: a=b|Cookie: c=d", true},
 		{"bytes", "GET / HTTP/1.1\r\nA: \xe4\t\"\r\nAccept-Encoding: x\r\nRange: bytes=0-1\r\nX_y: z\r\n\r\n",

@@ -36,7 +36,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%v: %d %q, want 2 and the usage", args, code, errs)
 		}
 	}
-	code, _, errs := command(nil, "LONGSHORE_HEALTH_RISE=0", "LONGSHORE_BALANCER=fastest", "LONGSHORE_FAST_LANE=on")
+	code, _, errs := command(nil, "LONGSHORE_HEALTH_RISE=0", "LONGSHORE_BALANCER=fastest", "LONGSHORE_FAST_LANE=perhaps")
 	if lines := strings.Count(errs, "\n"); code != 2 || lines != 3 {
 		t.Errorf("wrong variables: exit %d with %d lines, want 2 with 3:\n%s", code, lines, errs)
 	}

@@ -60,7 +60,7 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 	checker.Notify = router.Mark
 	server := &proxy.Server{
 		Router: router, Trusted: cfg.TrustedProxies, HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
-		MaxHeader: int(cfg.MaxHeader), Grace: cfg.ShutdownTimeout,
+		MaxHeader: int(cfg.MaxHeader), FastLane: cfg.FastLane == "on", Grace: cfg.ShutdownTimeout,
 		Queue: cfg.Settings.Queue, QueueTimeout: cfg.Settings.QueueTimeout, Log: log,
 	}
 	var link func() discovery.Link

@@ -11,7 +11,6 @@
 //	form        "path": must be the path of a URL, perhaps with a query; "host": as in a Host header
 //	allowed     what is allowed, for the error message and the table; else it follows from the type
 //	help        meaning
-//	later       the setting is part of the contract and is not built yet: setting it is an error
 package config
 
 import (
@@ -63,7 +62,7 @@ type Config struct {
 	LogLevel        slog.Level    `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" help:"of the log on stderr"`
 	LogFormat       LogFormat     `env:"LOG_FORMAT" envDefault:"text" help:"of the log on stderr"`
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"9s" min:"0s" help:"on SIGTERM or SIGQUIT: how long requests in flight may take; at once when there are none"`
-	FastLane        string        `env:"FAST_LANE" envDefault:"on" later:"yes" allowed:"on or off" help:"plain HTTP/1.1 requests take a shorter way"`
+	FastLane        OnOff         `env:"FAST_LANE" envDefault:"on" help:"plain HTTP/1.1 requests take a shorter way, which costs a fraction; off: all go through net/http"`
 }
 
 // Load reads a Config from an environment ("KEY=value" strings, as of os.Environ).
@@ -153,11 +152,6 @@ func overlay[T any](dst *T, prefix string, vars map[string]string) error {
 			errs = append(errs, fmt.Errorf("%s=%q: %s", cmp.Or(spelling[key], key), vars[key], why))
 		}
 	}
-	for key, f := range known {
-		if f.later && vars[key] != "" {
-			fail(key, "not built yet")
-		}
-	}
 	var all env.AggregateError
 	if err := env.ParseWithOptions(dst, opts); errors.As(err, &all) {
 		for _, err := range all.Errors {
@@ -226,7 +220,6 @@ type field struct {
 	form      string
 	allowed   string
 	help      string
-	later     bool
 	inService bool // can differ from service to service, so it is a label too
 }
 
@@ -245,7 +238,7 @@ func fields(t reflect.Type, prefix string) map[string]field {
 		if key != "" && key != "-" {
 			all[prefix+key] = field{
 				name: sf.Name, index: sf.Index, typ: sf.Type, def: sf.Tag.Get("envDefault"), min: sf.Tag.Get("min"), max: sf.Tag.Get("max"),
-				alias: sf.Tag.Get("alias"), form: sf.Tag.Get("form"), allowed: sf.Tag.Get("allowed"), help: sf.Tag.Get("help"), later: sf.Tag.Get("later") != "",
+				alias: sf.Tag.Get("alias"), form: sf.Tag.Get("form"), allowed: sf.Tag.Get("allowed"), help: sf.Tag.Get("help"),
 			}
 		}
 	}
@@ -338,6 +331,12 @@ type AccessLog string
 
 // UnmarshalText accepts the known forms.
 func (a *AccessLog) UnmarshalText(b []byte) error { return oneOf(a, b, "combined", "json", "off") }
+
+// OnOff is on or off.
+type OnOff string
+
+// UnmarshalText parses an OnOff.
+func (s *OnOff) UnmarshalText(b []byte) error { return oneOf(s, b, "on", "off") }
 
 // LogFormat is a form of the log: text or json.
 type LogFormat string

@@ -136,7 +136,7 @@ func TestWrong(t *testing.T) {
 		"LOG_FORMAT=xml":          `LONGSHORE_LOG_FORMAT="xml": want text, json`,
 		"QUEUE=-1":                `LONGSHORE_QUEUE="-1": want a whole number, at least 0`,
 		"QUEUE_TIMEOUT=0s":        `LONGSHORE_QUEUE_TIMEOUT="0s": want a duration of at least 1ms, such as 500ms or 10s`,
-		"FAST_LANE=off":           `LONGSHORE_FAST_LANE="off": not built yet`,
+		"FAST_LANE=no":            `LONGSHORE_FAST_LANE="no": want on, off`,
 	} {
 		_, _, err := Load([]string{Prefix + kv})
 		if err == nil || err.Error() != want {

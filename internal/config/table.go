@@ -23,7 +23,7 @@ func Table() string {
 		if f.inService {
 			label = labelName(strings.TrimPrefix(key, Prefix))
 		}
-		help := describe(f)
+		help := f.help
 		if f.alias != "" {
 			help += "; also written " + code(labelName(f.alias)) + ", " + code(Prefix+f.alias)
 		}
@@ -32,7 +32,7 @@ func Table() string {
 	labels := fields(reflect.TypeFor[Labels](), "")
 	for _, key := range inOrder(labels) {
 		if f := labels[key]; !f.inService {
-			row("", labelName(key), f.def, describe(f))
+			row("", labelName(key), f.def, f.help)
 		}
 	}
 	return b.String()
@@ -51,13 +51,6 @@ func Names() map[string]bool {
 		all[labelName(key)] = true
 	}
 	return all
-}
-
-func describe(f field) string {
-	if f.later {
-		return "(not built yet) " + f.help
-	}
-	return f.help
 }
 
 func code(s string) string {

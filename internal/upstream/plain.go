@@ -25,20 +25,21 @@ type plainExchange struct {
 	head   []byte                // to be sent before anything is read, with body
 	body   []byte
 	toSend bool
-	in     []byte // where to read to
-	n      int    // bytes read
-	err    error  // of step, errDead too
+	in     func() []byte // where to read to; asked when there is something to read
+	n      int           // bytes read
+	err    error         // of step, errDead too
 	late   chan struct{}
 	ahead  []byte // of the response, for who reads it through a buffer
 }
 
 // Begin sends the bytes of a request over one connection, and waits for the first bytes of the response,
-// which it reads into in. The caller reads on with [Conn.Read]. head and body are not looked at after it returns.
+// which it
+// reads into what in returns. The caller reads on with [Conn.Read]. head and body are not looked at after it returns.
 //
 // Begin is Send for a caller that reads and writes messages itself: errors are the same. left is asked
 // now and then whether the client has left, if it takes long: then the Error has the Phase Client. now is the
 // present time.
-func (p *Pool) Begin(now time.Time, a Attempt, head, body, in []byte, left func() bool) (c *Conn, n int, err error) {
+func (p *Pool) Begin(now time.Time, a Attempt, head, body []byte, in func() []byte, left func() bool) (c *Conn, n int, err error) {
 	for {
 		if c = p.takeIdle(now, a); c == nil {
 			if c, err = p.dial(context.Background(), a); err != nil {
@@ -62,7 +63,7 @@ func (p *Pool) Begin(now time.Time, a Attempt, head, body, in []byte, left func(
 	}
 }
 
-func (c *Conn) begin(now time.Time, head, body, in []byte, left func() bool) (int, error) {
+func (c *Conn) begin(now time.Time, head, body []byte, in func() []byte, left func() bool) (int, error) {
 	x := &c.plain
 	if x.step == nil {
 		x.step = c.step
@@ -119,7 +120,7 @@ func (c *Conn) step(fd uintptr) bool {
 		x.err = err
 		return err != nil
 	}
-	x.n, x.err = sock.Read(fd, x.in)
+	x.n, x.err = sock.Read(fd, x.in())
 	return x.err != syscall.EAGAIN
 }
 
@@ -138,6 +139,14 @@ func (c *Conn) sendLate(rest []byte) {
 			close(late)
 		}
 	}()
+}
+
+// Broken is the Error of an attempt whose response has begun, and ended with err of [Conn.Read].
+func Broken(err error) *Error {
+	if err == errClientLeft {
+		return &Error{Phase: Client, Err: err}
+	}
+	return &Error{Phase: Answer, Err: ended(err)}
 }
 
 var errClientLeft = errors.New("the client has left")
@@ -179,7 +188,7 @@ func (c *Conn) await(since time.Time, f func(fd uintptr) bool, left func() bool)
 }
 
 // Read reads what there is of the response, or waits for that as Await does. Its errors are not *Error.
-func (c *Conn) Read(in []byte, left func() bool) (int, error) {
+func (c *Conn) Read(in func() []byte, left func() bool) (int, error) {
 	x := &c.plain
 	x.in = in
 	err := c.await(time.Now(), x.step, left)

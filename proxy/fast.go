@@ -1,0 +1,339 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"longshore/internal/sock"
+)
+
+// pieceTime is how long the fast lane waits for the rest of a request that has begun. Then it is the general
+// path's, which sends on a body as it comes and has a limit for heads that do not.
+const pieceTime = 200 * time.Millisecond
+
+// A fastLane serves connections as long as their requests are plain: see [http1.Request]. Any other is left to
+// the general path, with its connection and before any of it has gone to a backend; that gives the
+// connection back when it waits for the next request.
+//
+// Each connection has a goroutine, which lives in the callback of a RawConn's Read: it is called when there is
+// something to read, and while it waits to be called it holds no buffer. The runtime notes that more has
+// come also while the callback runs, so that nothing is read before it is there.
+type fastLane struct {
+	server  *Server
+	general chan net.Conn // *clientConn, for the general path to accept
+	ended   chan struct{} // closed when the general path accepts no more
+	addr    net.Addr
+
+	stopping atomic.Bool // connections end with their response
+
+	mu    sync.Mutex // guards the following
+	conns map[*fastConn]struct{}
+}
+
+func newFastLane(s *Server, addr net.Addr) *fastLane {
+	return &fastLane{server: s, addr: addr, general: make(chan net.Conn), ended: make(chan struct{}), conns: make(map[*fastConn]struct{})}
+}
+
+// accept serves the connections of ln until that is closed.
+func (l *fastLane) accept(ln net.Listener) error {
+	var pause time.Duration
+	for {
+		nc, err := ln.Accept()
+		if ne, ok := err.(net.Error); ok && ne.Temporary() { // such as too many open files
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			time.Sleep(pause)
+			continue
+		} else if err != nil {
+			return err
+		}
+		pause = 0
+		c := &fastConn{lane: l, nc: nc, peer: peerIP(nc.RemoteAddr().String())}
+		tc, ok := nc.(*net.TCPConn)
+		if ok {
+			c.raw, err = tc.SyscallConn()
+		}
+		if !ok || err != nil || l.server.trusts(c.peer) { // whose X-Forwarded-* must be read
+			c.raw = nil
+			c.handOver(nil)
+			continue
+		}
+		c.ready = c.serve
+		l.enter(c, connNew)
+	}
+}
+
+// enter serves a connection that is new, or idle after the general path has served it.
+func (l *fastLane) enter(c *fastConn, state int32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopping.Load() && state == connIdle {
+		c.nc.Close()
+		return
+	}
+	l.conns[c] = struct{}{}
+	c.state.Store(state)
+	go c.run()
+}
+
+func (l *fastLane) leave(c *fastConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+}
+
+// drain closes what waits for its next request, and with all also what has not sent its first one whole. What is
+// busy ends with its response. It returns how many those are.
+func (l *fastLane) drain(all bool) (busy int) {
+	l.stopping.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		if c.state.CompareAndSwap(connIdle, connClosed) || all && c.state.CompareAndSwap(connNew, connClosed) {
+			c.nc.Close()
+		} else if c.state.Load() == connBusy {
+			busy++
+		}
+	}
+	return busy
+}
+
+// close closes everything. Who waits for a backend notices when it next looks after its client.
+func (l *fastLane) close() {
+	l.stopping.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		c.state.Store(connClosed)
+		c.nc.Close()
+	}
+}
+
+// busy is how many connections are in the middle of a request.
+func (l *fastLane) busy() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		if c.state.Load() == connBusy {
+			n++
+		}
+	}
+	return n
+}
+
+// open is how many connections there are.
+func (l *fastLane) open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
+
+// A generalListener accepts what the fast lane leaves to the general path.
+type generalListener struct{ *fastLane }
+
+func (l generalListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.general:
+		return c, nil
+	case <-l.ended:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l generalListener) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.ended:
+	default:
+		close(l.ended)
+	}
+	return nil
+}
+
+func (l generalListener) Addr() net.Addr { return l.addr }
+
+// What a fastConn does. Who takes it from connNew or connIdle decides what becomes of it.
+const (
+	connNew    = iota // waits for its first request to be whole
+	connIdle          // for another one
+	connBusy          // has a request under way
+	connClosed        // was closed by us
+)
+
+// An outcome is what becomes of a connection after its callback.
+type outcome uint8
+
+const (
+	goOn    outcome = iota
+	hangUp          // close it
+	general         // leave it to the general path
+)
+
+// A fastConn is a client's connection on the fast lane. Its goroutine owns it, but for the state.
+type fastConn struct {
+	lane     *fastLane
+	nc       net.Conn
+	raw      syscall.RawConn
+	ready    func(fd uintptr) bool // serve, as a func
+	peer     string                // its IP address
+	fd       uintptr               // good while in ready
+	state    atomic.Int32
+	end      outcome   // why ready has returned true
+	deadline time.Time // of reads, as the kernel knows it
+	x        *plain    // the request that has begun to come; nil: none
+	pieces   bool      // some of it has come, and the deadline is for the rest
+}
+
+func (c *fastConn) run() {
+	defer func() {
+		if p := recover(); p != nil {
+			c.lane.server.Log.Error("fast lane: a connection is closed", "panic", p, "stack", string(debug.Stack()))
+			c.lane.leave(c)
+			c.nc.Close()
+		}
+	}()
+	c.idleUntil(time.Now(), c.lane.server.HeaderTimeout) // as net/http has it for the first request
+	err := c.raw.Read(c.ready)
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.pieces {
+		err, c.end = nil, general
+	}
+	c.lane.leave(c)
+	x := c.x
+	c.x = nil
+	if err == nil && c.end == general {
+		c.handOver(x)
+		return
+	}
+	c.nc.Close()
+	if x != nil {
+		x.release()
+	}
+}
+
+// idleUntil moves the read deadline, if less than the timeout is left.
+func (c *fastConn) idleUntil(now time.Time, timeout time.Duration) {
+	switch left := c.deadline.Sub(now); {
+	case timeout <= 0 && !c.deadline.IsZero():
+		c.deadline = time.Time{}
+	case timeout > 0 && (left < timeout || left > 2*timeout):
+		c.deadline = now.Add(timeout + timeout/8)
+	default:
+		return
+	}
+	c.nc.SetReadDeadline(c.deadline)
+}
+
+// serve reads and serves requests as long as there are any. It reports false to be called again when there is
+// more to read.
+func (c *fastConn) serve(fd uintptr) bool {
+	c.fd = fd
+	for {
+		x := c.x
+		if x == nil {
+			x = plains.Get().(*plain)
+			x.conn = c
+		}
+		n, err := sock.Read(fd, x.room())
+		switch {
+		case err == syscall.EAGAIN && x.filled > 0:
+			if !c.pieces {
+				c.pieces = true
+				c.deadline = time.Now().Add(pieceTime)
+				c.nc.SetReadDeadline(c.deadline)
+			}
+			return false
+		case err == syscall.EAGAIN:
+			x.release()
+			return false
+		case err != nil:
+			x.release()
+			c.x, c.end = nil, hangUp
+			return true
+		}
+		x.filled += n
+		c.x = x
+		for c.end = goOn; x.filled > 0 && c.end == goOn; {
+			if whole, ok := x.parse(); !ok {
+				c.end = general
+			} else if !whole {
+				break
+			} else {
+				c.pieces = false
+				c.end = x.serve()
+			}
+		}
+		switch {
+		case c.end == hangUp:
+			x.release()
+			c.x = nil
+			return true
+		case c.end == general:
+			return true
+		case x.filled == 0:
+			x.release()
+			c.x = nil
+		}
+	}
+}
+
+// begin takes the connection for a request. It reports false if it was closed meanwhile.
+func (c *fastConn) begin() bool {
+	return c.state.CompareAndSwap(connIdle, connBusy) || c.state.CompareAndSwap(connNew, connBusy)
+}
+
+// done makes it idle after a request. It reports false if it was closed meanwhile, or is to be.
+func (c *fastConn) done() bool {
+	return c.state.CompareAndSwap(connBusy, connIdle) && !c.lane.stopping.Load()
+}
+
+// left reports whether the client has left.
+func (c *fastConn) left() bool { return c.state.Load() == connClosed || sock.Look(c.fd) == sock.Closed }
+
+// write writes two pieces to the client.
+func (c *fastConn) write(a, b []byte) error {
+	n, err := sock.Write(c.fd, a, b)
+	if err != nil && err != syscall.EAGAIN {
+		return err
+	}
+	if n < len(a) {
+		if _, err := c.nc.Write(a[n:]); err != nil {
+			return err
+		}
+		n = len(a)
+	}
+	if rest := b[n-len(a):]; len(rest) > 0 {
+		_, err = c.nc.Write(rest)
+		return err
+	}
+	return nil
+}
+
+// handOver leaves the connection to the general path, with what was read of it: x, which may have a request
+// under way; nil: nothing.
+func (c *fastConn) handOver(x *plain) {
+	cc := &clientConn{Conn: c.nc}
+	if c.raw != nil {
+		cc.fast = c
+		c.pieces, c.deadline = false, time.Time{}
+		c.nc.SetReadDeadline(c.deadline)
+	}
+	if x != nil {
+		cc.ahead = x.unread()
+		if x.begun != nil {
+			cc.pending.Store(x)
+		} else {
+			x.release()
+		}
+	}
+	select {
+	case c.lane.general <- cc:
+	case <-c.lane.ended:
+		cc.Close()
+	}
+}

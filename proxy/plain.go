@@ -1,0 +1,428 @@
+package proxy
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"longshore/internal/http1"
+	"longshore/internal/upstream"
+)
+
+const (
+	smallBuffer = 4 << 10  // for a request, at first
+	largeBuffer = 32 << 10 // for a response
+	joinable    = 1 << 10  // up to that it is cheaper to copy a body than to hand it over by itself
+)
+
+// A plain is one request on the fast lane, with the buffers that it is in. What is read of a client ahead of it
+// stays for the next one.
+type plain struct {
+	dispatch
+	conn *fastConn
+
+	in     []byte // what the client has sent: the request, and perhaps more
+	filled int    // bytes of in
+	req    http1.Request
+	path   []byte // decoded
+	out    []byte // the head as the backend gets it
+
+	found *upstream.Conn // the response is read from; nil: none, or it was given back
+	back  []byte         // the response, or its beginning; nil: nothing has come
+	got   int            // bytes of back
+	res   http1.Response
+	head  []byte // as the client gets it
+
+	status  int
+	written int64     // bytes of the response's body
+	ended   time.Time // zero: not yet
+	record  Record
+
+	lend     func() []byte // space, as a func
+	leftFunc func() bool   // left, likewise
+}
+
+var plains = sync.Pool{New: func() any {
+	x := &plain{in: make([]byte, smallBuffer)}
+	x.lend, x.leftFunc = x.space, x.left
+	return x
+}}
+
+var backs = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+
+// release ends the use of x. Nothing may be under way.
+func (x *plain) release() {
+	x.returnBack()
+	x.conn, x.filled = nil, 0
+	x.dispatch = dispatch{tried: x.tried[:0]}
+	plains.Put(x)
+}
+
+func (x *plain) returnBack() {
+	if x.back != nil {
+		backs.Put((*[largeBuffer]byte)(x.back))
+		x.back = nil
+	}
+}
+
+// room is where to read more of what the client sends.
+func (x *plain) room() []byte {
+	if x.filled == len(x.in) {
+		x.grow(2 * len(x.in))
+	}
+	return x.in[x.filled:]
+}
+
+func (x *plain) grow(size int) {
+	if size > len(x.in) {
+		in := make([]byte, max(size, 2*len(x.in)))
+		copy(in, x.in[:x.filled])
+		x.in = in
+	}
+}
+
+// unread is a copy of what was read of the client.
+func (x *plain) unread() []byte { return append([]byte(nil), x.in[:x.filled]...) }
+
+// parse reports whether a request is there, and whether it is whole.
+func (x *plain) parse() (whole, ok bool) {
+	switch x.req.Parse(x.in[:x.filled]) {
+	case http1.Other:
+		return false, false
+	case http1.Partial:
+		max := x.conn.lane.server.MaxHeader
+		return false, x.filled < maxReplay && (max == 0 || x.filled < max)
+	}
+	if x.req.Length > maxReplay {
+		return false, false
+	}
+	size := x.req.Size + int(x.req.Length)
+	x.grow(size)
+	return x.filled >= size, true
+}
+
+// text is a string of bytes that do not change as long as it is used.
+func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// serve serves the request that is there.
+func (x *plain) serve() outcome {
+	c := x.conn
+	s := c.lane.server
+	table := s.Router.Table()
+	if !table.applied || s.MaxHeader > 0 && x.req.Size > s.MaxHeader {
+		return general
+	}
+	host, path := text(x.req.Host.Of(x.in)), x.req.Path.Of(x.in)
+	if x.req.Coded {
+		x.path = http1.AppendDecoded(x.path[:0], path)
+		path = x.path
+	}
+	svc, route := table.Lookup(host, text(path))
+	if svc == nil || !svc.plain || route.Dest != "" {
+		return general
+	}
+	if max := int64(svc.spec.Settings.MaxBody); max > 0 && x.req.Length > max {
+		return general
+	}
+	if !c.begin() {
+		return hangUp
+	}
+	x.carrier, x.server, x.svc, x.route, x.start = x, s, svc, route, time.Now()
+	x.status, x.written, x.ended = 0, 0, time.Time{}
+	x.makeHead(host)
+
+	goesOn := false
+	switch err := x.find(); {
+	case err == errUnusual:
+		return general
+	case err != nil:
+		x.settle(false)
+		goesOn = x.fail(err)
+	default:
+		x.answered(x.res.Status)
+		goesOn = x.relay()
+	}
+	x.tell(x.ended.Sub(x.start))
+	x.dispatch = dispatch{tried: x.tried[:0]}
+	if !goesOn || !c.done() {
+		return hangUp
+	}
+	x.next()
+	return goOn
+}
+
+// settle ends what the request has to do with its backend, whose connection may be used again or not.
+func (x *plain) settle(reusable bool) {
+	x.ended = time.Now()
+	if up := x.found; up != nil && reusable {
+		up.Keep(x.ended)
+	} else if up != nil {
+		up.Drop()
+	}
+	x.found = nil
+	x.end()
+	x.backend, x.repeating = nil, false
+}
+
+// next makes room for the next request.
+func (x *plain) next() {
+	x.conn.idleUntil(x.ended, x.conn.lane.server.IdleTimeout)
+	size := x.req.Size + int(x.req.Length)
+	x.filled = copy(x.in, x.in[size:x.filled])
+	x.returnBack()
+}
+
+// makeHead makes the head for the backend: as the client wrote it, without what is not passed on.
+func (x *plain) makeHead(host string) {
+	b := x.req.Cuts.AppendKept(x.out[:0], x.in, 0, x.req.Size-len("\r\n"))
+	peer := x.conn.peer
+	b = append(b, "X-Forwarded-For: "...)
+	b = append(b, peer...)
+	b = append(b, "\r\nX-Real-Ip: "...)
+	b = append(b, peer...)
+	b = append(b, "\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: "...)
+	b = append(b, host...)
+	b = append(b, "\r\nX-Forwarded-Port: "...)
+	b = append(b, portOf(host)...)
+	x.out = append(b, "\r\n\r\n"...)
+}
+
+// portOf is the port in a Host field, 80 if there is none.
+func portOf(host string) string {
+	i := strings.LastIndexByte(host, ':')
+	if i < 0 || i == len(host)-1 || host[0] != '[' && strings.IndexByte(host, ':') != i || host[0] == '[' && host[i-1] != ']' {
+		return "80"
+	}
+	return host[i+1:]
+}
+
+// body is the request's.
+func (x *plain) body() []byte { return x.in[x.req.Size : x.req.Size+int(x.req.Length)] }
+
+// space is where to read more of the response.
+func (x *plain) space() []byte {
+	if x.back == nil {
+		x.back = backs.Get().(*[largeBuffer]byte)[:]
+	}
+	return x.back[x.got:]
+}
+
+// send is the carrier's.
+func (x *plain) send(b *member, fresh bool) error {
+	repeatable := upstream.IsIdempotent(x.req.Method)
+	a := upstream.Attempt{Fresh: fresh, Once: !repeatable}
+	if repeatable {
+		a.Movable = always
+	}
+	now := x.start
+	if x.attempts > 1 || fresh || !x.until.IsZero() {
+		now = time.Now()
+	}
+	x.got = 0
+	up, n, err := b.pool.Begin(now, a, x.out, x.body(), x.lend, x.leftFunc)
+	if err != nil {
+		return err
+	}
+	for {
+		x.got += n
+		switch x.res.Parse(x.back[:x.got], x.req.Method == http.MethodHead) {
+		case http1.Plain:
+			x.found = up
+			if x.leadsAway() {
+				return errUnusual
+			}
+			return nil
+		case http1.Other:
+			x.found = up
+			return errUnusual
+		}
+		if x.got == len(x.back) {
+			x.found = up
+			return errUnusual
+		}
+		if n, err = up.Read(x.lend, x.leftFunc); err != nil {
+			up.Drop()
+			return upstream.Broken(err)
+		}
+	}
+}
+
+// leadsAway reports whether the response may lead to where only the backend's clients get: the general path
+// mends that.
+func (x *plain) leadsAway() bool {
+	if x.res.Refresh.Len() > 0 {
+		return true
+	}
+	to := x.res.Location.Of(x.back)
+	return len(to) > 0 && (to[0] != '/' || len(to) > 1 && to[1] == '/')
+}
+
+func (x *plain) mayRepeat() bool         { return upstream.IsIdempotent(x.req.Method) }
+func (x *plain) left() bool              { return x.conn.left() }
+func (x *plain) gone() <-chan struct{}   { return nil }
+func (x *plain) readAhead() <-chan error { return nil } // the body is there
+func (x *plain) resume() error           { return nil }
+
+// relay sends the response to the client. It reports whether the client's connection goes on.
+func (x *plain) relay() bool {
+	r := &x.res
+	ends := x.req.Close || x.conn.lane.stopping.Load()
+	x.status = r.Status
+	x.head = x.makeResponse(ends)
+	head := x.head
+	f := flow{left: r.Length}
+	body := f.take(x.back[r.Size:x.got])
+	if len(body) <= joinable {
+		head, body = append(head, body...), nil
+		x.head = head
+	}
+	if f.done { // the backend is free
+		x.settle(f.ok && !r.Close)
+	}
+	err := x.conn.write(head, body)
+	for err == nil && f.ok && !f.done {
+		x.got = 0
+		var n int
+		if n, err = x.found.Read(x.lend, x.leftFunc); err != nil {
+			f.ok = x.left() // else it is the backend's fault
+			break
+		}
+		body = f.take(x.back[:n])
+		if f.done {
+			x.settle(f.ok && !r.Close)
+		}
+		err = x.conn.write(body, nil)
+	}
+	x.written = f.data
+	if !f.done {
+		if !f.ok {
+			x.backend.failures[Truncated].Add(1)
+		}
+		x.settle(false)
+	}
+	return err == nil && f.done && !ends
+}
+
+// makeResponse makes the head for the client.
+func (x *plain) makeResponse(ends bool) []byte {
+	b := x.res.Cuts.AppendKept(x.head[:0], x.back, 0, x.res.Size-len("\r\n"))
+	if !x.res.HasDate {
+		b = append(b, "Date: "...)
+		b = append(b, httpDate(x.start)...)
+		b = append(b, "\r\n"...)
+	}
+	if ends {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+// A flow finds the end of a body.
+type flow struct {
+	left   int64 // bytes still to come, or http1.Chunked
+	chunks http1.Chunks
+	data   int64 // bytes so far, without what is around chunks
+	done   bool  // it has ended
+	ok     bool  // it is well-formed, and nothing follows it that should not
+}
+
+// take takes the next bytes, and returns what of them belongs to the body.
+func (f *flow) take(b []byte) []byte {
+	n := len(b)
+	if f.left == http1.Chunked {
+		n, f.done, f.ok = f.chunks.Next(b)
+		f.data = f.chunks.Data
+	} else {
+		n = int(min(f.left, int64(n)))
+		f.left -= int64(n)
+		f.data += int64(n)
+		f.done, f.ok = f.left == 0, true
+	}
+	f.ok = f.ok && n == len(b)
+	return b[:n]
+}
+
+// fail answers a request that no backend has answered. It reports whether the connection goes on.
+func (x *plain) fail(err error) bool {
+	x.status = x.statusFor(err)
+	if x.status == statusClientClosed {
+		return false
+	}
+	ends := x.req.Close || x.conn.lane.stopping.Load()
+	body := errorText(x.status)
+	b := append(x.head[:0], "HTTP/1.1 "...)
+	b = append(b, body[:len(body)-1]...)
+	b = append(b, "\r\nContent-Type: text/plain; charset=utf-8\r\nDate: "...)
+	b = append(b, httpDate(time.Now())...)
+	if x.status == http.StatusServiceUnavailable {
+		b = append(b, "\r\nRetry-After: 1"...)
+	}
+	if ends {
+		b = append(b, "\r\nConnection: close"...)
+	}
+	b = append(b, "\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(body)), 10)
+	b = append(b, "\r\n\r\n"...)
+	if x.req.Method != http.MethodHead {
+		b = append(b, body...)
+		x.written = int64(len(body))
+	}
+	x.head = b[:0]
+	return x.conn.write(b, nil) == nil && !ends
+}
+
+// giveUp ends a request that was sent, and whose response nobody will read.
+func (x *plain) giveUp() {
+	x.backend, x.begun = x.begun, nil
+	x.status = statusClientClosed
+	x.settle(false)
+	x.tell(x.ended.Sub(x.start))
+	x.release()
+}
+
+// tell counts the request and tells the access log.
+func (x *plain) tell(took time.Duration) {
+	x.svc.group.count(x.status, took)
+	if x.server.Record == nil {
+		return
+	}
+	x.record = Record{
+		Time: x.start, Duration: took, ClientIP: x.conn.peer,
+		Method: x.req.Method, URI: text(x.req.Target.Of(x.in)), Proto: "HTTP/1.1", Host: text(x.req.Host.Of(x.in)),
+		Status: x.status, Bytes: x.written, Referer: text(x.req.Referer.Of(x.in)), UserAgent: text(x.req.UserAgent.Of(x.in)),
+		Service: x.svc.spec.Name, Upstream: x.via, ContentLen: x.req.Length,
+	}
+	if a := x.req.Authorization.Of(x.in); len(a) > 0 {
+		x.record.User = basicUser(text(a))
+	}
+	x.server.Record(&x.record)
+}
+
+// basicUser is the user of Basic authentication, as http.Request.BasicAuth finds it.
+func basicUser(authorization string) string {
+	r := http.Request{Header: http.Header{"Authorization": {authorization}}}
+	user, _, _ := r.BasicAuth()
+	return user
+}
+
+// A stamp is a second as HTTP writes it.
+type stamp struct {
+	second int64
+	text   []byte
+}
+
+var lastStamp atomic.Pointer[stamp]
+
+// httpDate is a time as a Date field has it.
+func httpDate(t time.Time) []byte {
+	s := lastStamp.Load()
+	if s == nil || s.second != t.Unix() {
+		s = &stamp{t.Unix(), t.UTC().AppendFormat(nil, http.TimeFormat)}
+		lastStamp.Store(s)
+	}
+	return s.text
+}
