@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"longshore/internal/sock"
 )
 
 // A listener wraps the connections it accepts, because net/http hides two things of a request's head.
@@ -37,8 +39,9 @@ type clientConn struct {
 	back    atomic.Bool           // it has gone back
 
 	// To know that the server has nothing left in its buffer, one must know how much belongs to the request.
-	total, head, body int64 // bytes read since the request began, of its head, and of its body; zero or -1: not known
-	newlines          int   // at the end of what was read of the head
+	total, head int64        // bytes read since the request began, and of its head; -1: not known
+	whole       atomic.Int64 // of the request; zero: not known
+	newlines    int          // at the end of what was read of the head
 
 	// When a Read begins a request: the first does, and one while the server waits for the next. It does
 	// not wait if its buffer holds some of that already: there an empty line may be the end of a head.
@@ -74,11 +77,14 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 func (c *clientConn) Read(p []byte) (int, error) {
 	begins := !c.begun || c.wait.Load() == waitNow
 	if begins && c.fast != nil && c.begun {
-		if c.head > 0 && c.total == c.head+c.body {
+		if c.head > 0 && c.total == c.whole.Load() {
 			c.back.Store(true)
 			return 0, io.EOF
 		}
 		c.head = -1 // this request does not begin here, or may not
+	}
+	if len(p) == 1 && c.head > 0 && (c.total == c.head || c.total == c.whole.Load()) {
+		return 0, c.watch()
 	}
 	for {
 		n, err := c.read(p)
@@ -116,6 +122,29 @@ func (c *clientConn) read(p []byte) (int, error) {
 	n := copy(p, c.ahead)
 	c.ahead = c.ahead[n:]
 	return n, nil
+}
+
+// watch waits until the client has left, or the read deadline. It is what becomes of the server's reading ahead
+// while it handles a request, which is one byte's: that byte would be in its buffer when the connection is to go
+// back.
+func (c *clientConn) watch() error {
+	left := false
+	err := c.fast.raw.Read(func(fd uintptr) bool {
+		left = sock.Look(fd) == sock.Closed
+		return left
+	})
+	if left {
+		return io.EOF
+	}
+	return err
+}
+
+// begins notes how long the request is that is handled now; body -1: not known.
+func (c *clientConn) begins(body int64) {
+	c.noBody.Store(body == 0)
+	if c.head > 0 && body >= 0 {
+		c.whole.Store(c.head + body)
+	}
 }
 
 // measure notes where the head of a request ends.

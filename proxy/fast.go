@@ -30,8 +30,7 @@ type fastLane struct {
 	ended   chan struct{} // closed when the general path accepts no more
 	addr    net.Addr
 
-	stopping atomic.Bool  // connections end with their response
-	handed   atomic.Int64 // connections left to the general path, as often as they were
+	stopping atomic.Bool // connections end with their response
 
 	mu    sync.Mutex // guards the following
 	conns map[*fastConn]struct{}
@@ -318,7 +317,7 @@ func (c *fastConn) write(a, b []byte) error {
 // handOver leaves the connection to the general path, with what was read of it: x, which may have a request
 // under way; nil: nothing.
 func (c *fastConn) handOver(x *plain) {
-	c.lane.handed.Add(1)
+	c.lane.server.handed.Add(1)
 	cc := &clientConn{Conn: c.nc}
 	if c.raw != nil {
 		cc.fast = c

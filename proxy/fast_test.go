@@ -15,7 +15,7 @@ import (
 var fastest = lane{"fast", func(s *Server) { s.FastLane = true }}
 
 // handed is how often the fast lane has left a connection to the general path.
-func (p *testProxy) handed() int64 { return p.Server.fast.handed.Load() }
+func (p *testProxy) handed() int64 { return p.Server.handed.Load() }
 
 // TestNoAllocation: a request on the fast lane allocates nothing, its record included.
 func TestNoAllocation(t *testing.T) {

@@ -27,6 +27,7 @@ type Server struct {
 	Log           *slog.Logger   // nil: discard
 
 	fast     *fastLane     // nil: all requests go through net/http
+	handed   atomic.Int64  // connections left to the general path, as often as they were
 	active   atomic.Int64  // connections that are in the middle of a request
 	early    atomic.Int64  // requests that wait for the first State
 	lastCall chan struct{} // closed when whoever waits for a backend must be answered; set by Serve
@@ -184,8 +185,7 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	if c, ok := r.Context().Value(connKey{}).(*clientConn); ok {
-		c.noBody.Store(r.ContentLength == 0)
-		c.body = r.ContentLength
+		c.begins(r.ContentLength)
 		if x := c.pending.Load(); x != nil {
 			x.svc.ServeHTTP(w, r, s, x.route, x.start)
 			return
