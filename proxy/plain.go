@@ -1,15 +1,18 @@
 package proxy
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
 	"longshore/internal/http1"
+	"longshore/internal/sock"
 	"longshore/internal/upstream"
 )
 
@@ -17,6 +20,7 @@ const (
 	smallBuffer = 4 << 10  // for a request, at first
 	largeBuffer = 32 << 10 // for a response
 	joinable    = 1 << 10  // up to that it is cheaper to copy a body than to hand it over by itself
+	spliceable  = 64 << 10 // from that on it is cheaper to have the kernel move a body
 )
 
 // A plain is one request on the fast lane, with the buffers that it is in. What is read of a client ahead of it
@@ -42,13 +46,19 @@ type plain struct {
 	ended   time.Time // zero: not yet
 	record  Record
 
-	lend     func() []byte // space, as a func
-	leftFunc func() bool   // left, likewise
+	pipe  *sock.Pipe // bodies of responses go through; nil: none is needed
+	moved int64      // bytes into it that are left, and err what came of the last ones
+	err   error
+
+	lend      func() []byte // space, as a func
+	leftFunc  func() bool   // left, likewise
+	fillFunc  func(fd uintptr) bool
+	drainFunc func(fd uintptr) bool
 }
 
 var plains = sync.Pool{New: func() any {
 	x := &plain{in: make([]byte, smallBuffer)}
-	x.lend, x.leftFunc = x.space, x.left
+	x.lend, x.leftFunc, x.fillFunc, x.drainFunc = x.space, x.left, x.fill, x.drain
 	return x
 }}
 
@@ -284,6 +294,9 @@ func (x *plain) relay() bool {
 		x.settle(f.ok && !r.Close)
 	}
 	err := x.conn.write(head, body)
+	if err == nil && f.left >= spliceable {
+		err = x.splice(&f)
+	}
 	for err == nil && f.ok && !f.done {
 		x.got = 0
 		var n int
@@ -305,6 +318,53 @@ func (x *plain) relay() bool {
 		x.settle(false)
 	}
 	return err == nil && f.done && !ends
+}
+
+// splice relays the rest of a body of known length by a pipe. It leaves to the caller what cannot be relayed so,
+// and the last bytes: they may have others behind them.
+func (x *plain) splice(f *flow) (err error) {
+	if x.pipe, err = sock.TakePipe(); err != nil {
+		return nil
+	}
+	defer func() {
+		x.pipe.Free()
+		x.pipe = nil
+	}()
+	for f.left > joinable {
+		x.moved = f.left - joinable
+		if err := x.found.Await(x.fillFunc, x.leftFunc); err != nil || x.err != nil {
+			f.ok = x.left()
+			return cmp.Or(err, x.err)
+		}
+		f.left -= x.moved
+		f.data += x.moved
+		x.drain(x.conn.fd)
+		if x.err == syscall.EAGAIN {
+			if err := x.conn.raw.Write(x.drainFunc); err != nil {
+				return err
+			}
+		}
+		if x.err != nil {
+			return x.err
+		}
+	}
+	return nil
+}
+
+// fill is called when there may be something to read of the backend.
+func (x *plain) fill(fd uintptr) bool {
+	n, err := x.pipe.Fill(fd, x.moved)
+	if err == syscall.EAGAIN {
+		return false
+	}
+	x.moved, x.err = int64(n), err
+	return true
+}
+
+// drain is called when there may be room for more at the client.
+func (x *plain) drain(fd uintptr) bool {
+	x.err = x.pipe.Drain(fd)
+	return x.err != syscall.EAGAIN
 }
 
 // makeResponse makes the head for the client.

@@ -27,3 +27,23 @@ func peek(fd uintptr) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
+
+const (
+	setPipeSize   = 1031 // F_SETPIPE_SZ
+	spliceMove    = 1    // SPLICE_F_MOVE
+	spliceNoBlock = 2    // SPLICE_F_NONBLOCK
+)
+
+func newPipe(size int) (r, w int, err error) {
+	var fds [2]int
+	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
+		return 0, 0, err
+	}
+	syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fds[1]), setPipeSize, uintptr(size)) // else it has 64 KiB
+	return fds[0], fds[1], nil
+}
+
+func splice(from, to uintptr, n int) (int, syscall.Errno) {
+	m, _, errno := syscall.RawSyscall6(syscall.SYS_SPLICE, from, 0, to, 0, uintptr(n), spliceMove|spliceNoBlock)
+	return int(m), errno
+}

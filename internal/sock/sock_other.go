@@ -23,3 +23,7 @@ func peek(fd uintptr) (int, syscall.Errno) {
 	n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	return result(n, err)
 }
+
+func newPipe(int) (r, w int, err error) { return 0, 0, syscall.ENOTSUP }
+
+func splice(from, to uintptr, n int) (int, syscall.Errno) { return 0, syscall.ENOTSUP }
