@@ -390,19 +390,17 @@ type flow struct {
 	ok     bool  // it is well-formed, and nothing follows it that should not
 }
 
-// take takes the next bytes, and returns what of them belongs to the body.
+// take takes the next bytes, and returns what of them is for the client.
 func (f *flow) take(b []byte) []byte {
-	n := len(b)
 	if f.left == http1.Chunked {
-		n, f.done, f.ok = f.chunks.Next(b)
-		f.data = f.chunks.Data
-	} else {
-		n = int(min(f.left, int64(n)))
-		f.left -= int64(n)
-		f.data += int64(n)
-		f.done, f.ok = f.left == 0, true
+		body, rest, done, ok := f.chunks.Next(b)
+		f.data, f.done, f.ok = f.chunks.Data, done, ok && len(rest) == 0
+		return body
 	}
-	f.ok = f.ok && n == len(b)
+	n := int(min(f.left, int64(len(b))))
+	f.left -= int64(n)
+	f.data += int64(n)
+	f.done, f.ok = f.left == 0, n == len(b)
 	return b[:n]
 }
 

@@ -34,9 +34,11 @@ const (
 	lastLF
 )
 
-// Next takes the next bytes of the body. It returns how many of b belong to it, and whether it ends
-// there. ok is false if they are not well-formed: then n says how many are.
-func (c *Chunks) Next(b []byte) (n int, done, ok bool) {
+// Next takes the next bytes of the body. It returns those that are to be passed on, in the place of b: all but
+// extensions, which are for this connection only. The body ends with them if done; then rest has what follows
+// it. ok is false if the bytes are not well-formed: then body has those that are.
+func (c *Chunks) Next(b []byte) (body, rest []byte, done, ok bool) {
+	n := 0
 	for n < len(b) {
 		x := b[n]
 		switch c.at {
@@ -47,27 +49,35 @@ func (c *Chunks) Next(b []byte) (n int, done, ok bool) {
 				c.left = c.left<<4 | int64(d)
 				c.digits++
 			case c.digits == 0:
-				return n, false, false
+				return b[:n], b[n:], false, false
 			case x == ';':
 				c.at = inExtension
+				continue
 			case x == '\r':
 				c.at = sizeLF
 			default:
-				return n, false, false
+				return b[:n], b[n:], false, false
 			}
 		case inExtension:
-			c.extensions++
-			switch {
-			case c.extensions > maxExtensions:
-				return n, false, false
-			case x == '\r':
-				c.at = sizeLF
-			case x < ' ' || x >= 0x7f:
-				return n, false, false
+			m := 0
+			for n+m < len(b) && b[n+m] >= ' ' && b[n+m] < 0x7f {
+				m++
 			}
+			copy(b[n:], b[n+m:])
+			b = b[:len(b)-m]
+			if c.extensions += m; c.extensions > maxExtensions {
+				return b[:n], b[n:], false, false
+			}
+			if n == len(b) {
+				continue
+			}
+			if b[n] != '\r' {
+				return b[:n], b[n:], false, false
+			}
+			c.at = sizeLF
 		case sizeLF:
 			if x != '\n' {
-				return n, false, false
+				return b[:n], b[n:], false, false
 			}
 			c.digits = 0
 			if c.at = inData; c.left == 0 {
@@ -83,12 +93,12 @@ func (c *Chunks) Next(b []byte) (n int, done, ok bool) {
 			continue
 		case dataCR:
 			if x != '\r' {
-				return n, false, false
+				return b[:n], b[n:], false, false
 			}
 			c.at = dataLF
 		case dataLF:
 			if x != '\n' {
-				return n, false, false
+				return b[:n], b[n:], false, false
 			}
 			c.at = inSize
 		case lineStart:
@@ -103,10 +113,10 @@ func (c *Chunks) Next(b []byte) (n int, done, ok bool) {
 			c.trailers++
 			switch {
 			case c.trailers > maxTrailers:
-				return n, false, false
+				return b[:n], b[n:], false, false
 			case x == '\r':
 				if !isTrailer(c.line) {
-					return n, false, false
+					return b[:n], b[n:], false, false
 				}
 				c.at = lineLF
 			default:
@@ -114,18 +124,18 @@ func (c *Chunks) Next(b []byte) (n int, done, ok bool) {
 			}
 		case lineLF:
 			if x != '\n' {
-				return n, false, false
+				return b[:n], b[n:], false, false
 			}
 			c.at = lineStart
 		case lastLF:
 			if x != '\n' {
-				return n, false, false
+				return b[:n], b[n:], false, false
 			}
-			return n + 1, true, true
+			return b[:n+1], b[n+1:], true, true
 		}
 		n++
 	}
-	return n, false, true
+	return b, nil, false, true
 }
 
 // isTrailer reports whether a line is a field that may stand in a trailer section (RFC 9110, 6.5.1).

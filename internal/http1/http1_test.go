@@ -292,31 +292,43 @@ func sameResponse(t *testing.T, buf []byte, toHead bool, cut uint) {
 	}
 }
 
-// sameChunks compares what Chunks makes of a body, all at once and byte by byte, with how net/http read it.
+// sameChunks compares what Chunks makes of a body, all at once and byte by byte, with how net/http read it, and
+// what is passed on with how net/http reads that.
 func sameChunks(t *testing.T, all, body []byte, rest int, err error) {
 	t.Helper()
 	var c Chunks
-	n, done, ok := c.Next(all)
+	kept, behind, done, ok := c.Next(bytes.Clone(all))
 	switch {
 	case done && ok:
-		if err != nil || n != len(all)-rest || c.Data != int64(len(body)) {
-			t.Fatalf("%q ends at %d; net/http says %q, %d are left, %v", all, n, body, rest, err)
+		if err != nil || len(behind) != rest || c.Data != int64(len(body)) {
+			t.Fatalf("%q has %q behind it; net/http says %q, %d are left, %v", all, behind, body, rest, err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(append([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), kept...))), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(again, body) {
+			t.Fatalf("%q is passed on as %q, which net/http reads as %q, %v", all, kept, again, err)
+		}
+		if len(kept)+rest > len(all) || bytes.Contains(kept[:bytes.IndexByte(kept, '\n')], []byte(";")) {
+			t.Fatalf("%q is passed on as %q", all, kept)
 		}
 	case ok && err == nil:
 		t.Fatalf("%q goes on; net/http says %q, %d are left", all, body, rest)
 	}
 	var single Chunks
+	var passed []byte
 	for i := range all {
-		m, end, fine := single.Next(all[i : i+1])
-		if end || !fine {
-			if i+m != n || end != done || fine != ok {
-				t.Fatalf("%q in single bytes ends at %d, %v, %v; at once at %d, %v, %v", all, i+m, end, fine, n, done, ok)
+		one, _, end, fine := single.Next([]byte{all[i]})
+		if passed = append(passed, one...); end || !fine {
+			if !bytes.Equal(passed, kept) || end != done || fine != ok {
+				t.Fatalf("%q in single bytes is %q, %v, %v; at once %q, %v, %v", all, passed, end, fine, kept, done, ok)
 			}
 			return
 		}
 	}
-	if done || !ok {
-		t.Fatalf("%q in single bytes goes on; at once it ends at %d", all, n)
+	if done || !ok || !bytes.Equal(passed, kept) {
+		t.Fatalf("%q in single bytes goes on with %q; at once it is %q, %v, %v", all, passed, kept, done, ok)
 	}
 }
 
@@ -334,7 +346,7 @@ func TestNoAllocation(t *testing.T) {
 		q.Cuts.AppendKept(dst, req, 0, q.Size)
 		AppendDecoded(dst, q.Path.Of(req))
 		var c Chunks
-		if _, done, ok := c.Next(body); !done || !ok {
+		if _, _, done, ok := c.Next(body); !done || !ok {
 			t.Fatal("the body does not end")
 		}
 	}); n != 0 {
