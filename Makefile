@@ -44,9 +44,10 @@ ifneq ($(ENGINE),yes)
 endif
 	go test -count=1 -timeout 25m ./...
 
-# Some minutes. go run ./bench dynamic plays all scenarios in front of all peers, go run ./bench soak takes half an hour.
+# Some minutes. go run ./bench throughput has more peers, go run ./bench dynamic plays all scenarios in front of all peers,
+# go run ./bench soak takes half an hour.
 bench:
-	go run ./bench throughput
+	go run ./bench throughput -seconds 1 -peers nginx,longshore,general
 ifeq ($(ENGINE),yes)
 	go run ./bench dynamic -quick
 else

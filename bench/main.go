@@ -1,6 +1,6 @@
 // Bench measures Longshore as a user runs it: the built binary, over HTTP, beside its peers.
 //
-// It needs Go and what a scenario names: nginx and wrk for throughput, nginx for balance, a Docker engine for dynamic, soak
+// It needs Go and what a scenario names: nginx and wrk for throughput (other peers if they are there), nginx for balance, a Docker engine for dynamic, soak
 // and events, compose for the first two. It talks to nothing but loopback and containers of its own,
 // and removes what it made.
 package main
@@ -23,7 +23,7 @@ const usage = `usage: go run ./bench dynamic|soak|balance|throughput|events|star
   dynamic     what is lost while containers change: scenarios under load, in front of Longshore and peers
   soak        a replica restarted every 5 s for half an hour, and what the proxy holds meanwhile
   balance     every policy, and nginx's, in front of replicas of which one is slow, stalls, fails or joins late
-  throughput  CPU per request of Longshore, nginx and a bare httputil.ReverseProxy, interleaved
+  throughput  CPU per request, latency and memory of Longshore and its peers, interleaved: several sizes, connections and cores
   events      from a container's event to the routing table that follows it
   start       from the start of the process to its first answer, and resident memory
 
@@ -35,7 +35,7 @@ func main() {
 	defer stop()
 	commands := map[string]func(context.Context, *flag.FlagSet, []string) error{
 		"throughput": throughput, "events": eventLatency, "start": start, "dynamic": dynamic, "soak": soak, "balance": balance,
-		"reverseproxy": reverseProxy, "reloader": reloader, // run by the others
+		"reverseproxy": reverseProxy, "reloader": reloader, "pacer": pacer, // run by the others
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprint(os.Stderr, usage)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -149,17 +148,11 @@ func (t *tally) figures() (sent, failed int, p999, most float64) {
 // resident reads the resident memory of a process, in megabytes; "?" where it cannot be read, as with an
 // engine on another machine.
 func resident(pid int) string {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	n, err := residentOf(pid)
 	if err != nil {
 		return "?"
 	}
-	for line := range strings.Lines(string(status)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
-			kb, _ := strconv.ParseFloat(f[1], 64)
-			return fmt.Sprintf("%.1f", kb/1024)
-		}
-	}
-	return "?"
+	return fmt.Sprintf("%.1f", float64(n)/(1<<20))
 }
 
 func descriptors(pid int) string {

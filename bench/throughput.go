@@ -1,236 +1,388 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
-	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
+	"slices"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"time"
 )
 
-// Where everything listens in this scenario.
-const (
-	originA = "127.0.0.1:19001"
-	originB = "127.0.0.1:19002"
-)
-
-const originConf = `worker_processes 1; daemon off; pid %[1]s/origin.pid; error_log stderr crit;
-events { worker_connections 4096; }
-http { access_log off; keepalive_requests 1000000000;
-  server { listen %[2]s; listen %[3]s; default_type text/plain; location / { return 200 "hello from an origin\n"; } } }
-`
-
-const nginxConf = `worker_processes 1; daemon off; pid %[1]s/nginx.pid; error_log stderr crit;
-events { worker_connections 4096; }
-http { access_log off; keepalive_requests 1000000000;
-  upstream origins { least_conn; server %[2]s; server %[3]s; keepalive 256; keepalive_requests 1000000000; }
-  server { listen %[4]s; location / {
-    proxy_pass http://origins; proxy_http_version 1.1; proxy_set_header Connection "";
-    proxy_set_header Host $host; proxy_set_header X-Real-IP $remote_addr;
-    proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
-    proxy_set_header X-Forwarded-Host $host; proxy_set_header X-Forwarded-Port $server_port; } } }
-`
-
-// A peer is a proxy that is measured.
-type peer struct {
-	name, addr string
-	args, env  []string
-
-	cmd  *exec.Cmd
-	cost []float64 // CPU µs per request, a value a round
-	rate []float64 // requests per second
-}
-
-// throughput pins the proxy under test to one processor, and origins and load to the other.
+// throughput pins the proxy under test to one processor, and origins and load to the other, unless a work
+// has two for all.
 func throughput(ctx context.Context, fs *flag.FlagSet, args []string) error {
-	rounds := fs.Int("rounds", 5, "interleaved rounds; the median is reported")
-	seconds := fs.Int("seconds", 4, "length of a round for each proxy")
-	connections := fs.Int("connections", 64, "client connections")
+	t := trial{}
+	fs.IntVar(&t.rounds, "rounds", 5, "interleaved rounds; the median is reported")
+	fs.IntVar(&t.seconds, "seconds", 2, "length of a round for each proxy")
+	fs.IntVar(&t.connections, "connections", 64, "client connections, unless the work says how many")
+	fs.IntVar(&t.idle, "idle", 10000, "idle connections of the works idle and memory")
+	fs.Float64Var(&t.fraction, "fraction", .5, "share of nginx's highest rate that the work half asks for")
+	workNames := fs.String("works", "all", "comma-separated, or all")
+	peerNames := fs.String("peers", "all", "comma-separated, or all; nginx, which the others are compared with, is always one")
+	extra := fs.String("extra", "", "file with more peers, a line each: NAME ADDR COMMAND [ARGUMENT]...")
+	page := fs.String("html", "", "file for the same figures as a page with charts")
+	fs.Usage = func() { throughputUsage(fs) }
 	fs.Parse(args)
-
-	dir, longshore, err := workshop(ctx)
+	if t.rounds < 1 || t.seconds < 1 || t.connections < 1 || t.idle < 1 || t.fraction <= 0 || t.fraction > 1 {
+		return usageError("-rounds, -seconds, -connections and -idle are positive, -fraction is above 0 and at most 1")
+	}
+	works, err := pick("work", works, func(w work) string { return w.Key }, *workNames)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	write := func(name, format string, a ...any) string {
-		path := filepath.Join(dir, name)
-		if e := os.WriteFile(path, fmt.Appendf(nil, format, a...), 0o644); e != nil {
-			err = e
-		}
-		return path
-	}
-	origins := &peer{name: "origins", addr: originA, args: []string{"nginx", "-p", dir, "-c", write("origin.conf", originConf, dir, originA, originB)}}
-	peers := []*peer{
-		{name: "nginx", addr: "127.0.0.1:19010", args: []string{"nginx", "-p", dir, "-c", write("nginx.conf", nginxConf, dir, originA, originB, "127.0.0.1:19010")}},
-		{name: "longshore", addr: "127.0.0.1:19011", args: []string{longshore}, env: environ(
-			"LONGSHORE_LISTEN=127.0.0.1:19011", "LONGSHORE_ADMIN=", "LONGSHORE_ACCESS_LOG=off", "LONGSHORE_BACKENDS="+originA+", "+originB)},
-		{name: "httputil.ReverseProxy", addr: "127.0.0.1:19012", args: []string{self, "reverseproxy", "-listen", "127.0.0.1:19012"}, env: environ("GOMAXPROCS=1")},
-	}
-	if err != nil {
-		return err
-	}
-	for _, p := range append([]*peer{origins}, peers...) {
-		cpu := "0"
-		if p == origins {
-			cpu = "1"
-		}
-		if err := p.start(ctx, cpu); err != nil {
+	all := slices.Clone(peers)
+	if *extra != "" {
+		more, err := readExtra(*extra)
+		if err != nil {
 			return err
 		}
-		defer p.stop()
+		all = append(all, more...)
 	}
-
-	for round := range *rounds {
-		for _, p := range peers {
-			if err := p.measure(ctx, *seconds, *connections); err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
-			}
-		}
-		fmt.Fprintf(os.Stderr, "round %d of %d done\n", round+1, *rounds)
-	}
-	fmt.Printf("GET, small body, %d connections, proxy on one core; median of %d interleaved rounds of %d s\n\n", *connections, *rounds, *seconds)
-	fmt.Print("| proxy | CPU µs per request | ratio to nginx | requests/s |\n|---|---|---|---|\n")
-	for _, p := range peers {
-		ratios := make([]float64, len(p.cost))
-		for i := range ratios { // round by round, so that the machine's changing speed cancels out
-			ratios[i] = p.cost[i] / peers[0].cost[i]
-		}
-		fmt.Printf("| %s | %.1f | %.2f | %.0f |\n", p.name, median(p.cost), median(ratios), median(p.rate))
-	}
-	return nil
-}
-
-func (p *peer) start(ctx context.Context, cpu string) error {
-	p.cmd = exec.CommandContext(ctx, "taskset", append([]string{"-c", cpu}, p.args...)...)
-	p.cmd.Env, p.cmd.Stderr = p.env, os.Stderr
-	if err := p.cmd.Start(); err != nil {
-		return err
-	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		res, err := http.Get("http://" + p.addr + "/")
-		if err == nil {
-			res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-	}
-	return fmt.Errorf("%s does not answer", p.name)
-}
-
-func (p *peer) stop() {
-	for _, child := range childrenOf(p.cmd.Process.Pid) {
-		syscall.Kill(child, syscall.SIGKILL)
-	}
-	p.cmd.Process.Kill()
-	p.cmd.Wait()
-}
-
-var (
-	wrkTotal = regexp.MustCompile(`(\d+) requests in`)
-	wrkBad   = regexp.MustCompile(`(?m)^ *(Non-2xx.*|Socket errors.*)$`)
-)
-
-// measure runs wrk for a round. A round with any error counts for nothing.
-func (p *peer) measure(ctx context.Context, seconds, connections int) error {
-	before, err := cpuTime(p.cmd.Process.Pid)
+	chosen, err := pick("peer", all, func(p peer) string { return p.Key }, *peerNames)
 	if err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, "taskset", "-c", "1", "wrk", "-t1", "-c"+strconv.Itoa(connections),
-		"-d"+strconv.Itoa(seconds)+"s", "http://"+p.addr+"/").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("wrk: %w\n%s", err, out)
+	if chosen[0].Key != "nginx" {
+		chosen = append([]peer{all[0]}, slices.DeleteFunc(slices.Clone(chosen), func(p peer) bool { return p.Key == "nginx" })...)
 	}
-	after, err := cpuTime(p.cmd.Process.Pid)
-	if err != nil {
+	for _, needed := range []string{"nginx", "wrk", "taskset"} {
+		if _, err := exec.LookPath(needed); err != nil {
+			return err
+		}
+	}
+	if t.dir, t.longshore, err = workshop(ctx); err != nil {
 		return err
 	}
-	if bad := wrkBad.Find(out); bad != nil {
-		return fmt.Errorf("wrk: %s", bad)
+	defer os.RemoveAll(t.dir)
+	if err := t.prepare(); err != nil {
+		return err
 	}
-	m := wrkTotal.FindSubmatch(out)
-	if m == nil {
-		return fmt.Errorf("wrk says no total:\n%s", out)
+	r := &throughputReport{Began: time.Now(), Rounds: t.rounds, Seconds: t.seconds}
+	for _, p := range chosen {
+		if _, err := exec.LookPath(p.Program); p.Program != "" && err != nil {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s is left out: there is no program %s here.", p.Name, p.Program))
+			continue
+		}
+		t.peers = append(t.peers, p)
 	}
-	n, _ := strconv.ParseFloat(string(m[1]), 64)
-	p.cost = append(p.cost, float64((after-before).Microseconds())/n)
-	p.rate = append(p.rate, n/float64(seconds))
-	return nil
-}
+	r.Versions = versionsOf(ctx, t.peers)
+	if limit, err := openFiles(uint64(t.idle) + 20000); err != nil {
+		return err
+	} else if most := int(limit) - 4000; t.idle > most {
+		r.Notes = append(r.Notes, fmt.Sprintf("%d idle connections instead of %d, because of the limit of open files.", most, t.idle))
+		t.idle = most
+	}
 
-// cpuTime adds up user and system time of a process and of its children that live (nginx's worker).
-func cpuTime(pid int) (sum time.Duration, err error) {
-	for _, p := range append(childrenOf(pid), pid) {
-		stat, err := statOf(p)
+	for _, w := range works {
+		w = w.scaled(&t)
+		res, err := w.play(ctx, &t, w)
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
+		}
 		if err != nil {
-			return 0, err
+			return fmt.Errorf("%s: %w", w.Key, err)
 		}
-		for _, f := range stat[11:13] { // utime, stime
-			ticks, err := strconv.Atoi(f)
-			if err != nil {
-				return 0, err
-			}
-			sum += time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 on Linux
+		r.Results = append(r.Results, res)
+		fmt.Fprintf(os.Stderr, "%s done\n", w.Key)
+	}
+	r.Took = time.Since(r.Began)
+	fmt.Print(r.markdown())
+	if *page != "" {
+		if err := r.writePage(*page); err != nil {
+			return err
 		}
 	}
-	return sum, nil
+	return r.verdict()
 }
 
-// statOf returns the fields of /proc/PID/stat behind the name, which may hold anything: the first is
-// field 3, the state.
-func statOf(pid int) ([]string, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func throughputUsage(fs *flag.FlagSet) {
+	w := fs.Output()
+	fmt.Fprint(w, `usage: go run ./bench throughput [flags]
+
+Measures what a request costs the proxy: the time that all its processes were on a processor, from /proc, by the
+requests that were answered. nginx and wrk are needed, other peers are left out where they are missing. A
+round with an answer other than 2xx or with a broken connection is repeated once, and counts for nothing.
+
+works:
+`)
+	for _, x := range works {
+		what := x.What
+		if x.Connections > 0 {
+			what = x.Title()
+		}
+		fmt.Fprintf(w, "  %-10s %s\n", x.Key, what)
+	}
+	fmt.Fprint(w, "\npeers:\n")
+	for _, p := range peers {
+		fmt.Fprintf(w, "  %-14s %s\n", p.Key, p.Name)
+	}
+	fmt.Fprintf(w, `
+Each line of the file of -extra is one more peer: a name without spaces, the address where it listens, and the
+command that starts it, which stays in the foreground, ends on SIGTERM, and proxies HTTP/1.1 with kept
+connections to %s and %s. Words are split at spaces, # begins a comment.
+It does all works but realistic and idle:
+
+  envoy 127.0.0.1:10000 envoy -c /etc/envoy/bench.yaml --concurrency 1
+
+flags:
+`, origins[0], origins[1])
+	fs.PrintDefaults()
+}
+
+// A trial is what was asked for.
+type trial struct {
+	dir, longshore, self         string
+	peers                        []peer // nginx first
+	rounds, seconds, connections int
+	idle                         int
+	fraction                     float64
+}
+
+// prepare writes what is served and sent. All may read the folder: nginx's workers have another user than root.
+func (t *trial) prepare() (err error) {
+	if t.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if err := os.Chmod(t.dir, 0o755); err != nil {
+		return err
+	}
+	for name, size := range map[string]int{"16k": 16 << 10, "1m": 1 << 20} {
+		if err := os.WriteFile(filepath.Join(t.dir, name), []byte(strings.Repeat("longshore bench\n", size/16)), 0o644); err != nil {
+			return err
+		}
+	}
+	const post = `wrk.method = "POST"; wrk.body = string.rep("x", 16384); wrk.headers["Content-Type"] = "application/octet-stream"` + "\n"
+	return os.WriteFile(filepath.Join(t.dir, "post.lua"), []byte(post), 0o644)
+}
+
+// closed is a work that wrk does, with as many connections as are always busy.
+func closed(ctx context.Context, t *trial, w work) (*result, error) {
+	return t.contest(ctx, w, func(in *instance) (*sample, error) { return t.wrk(ctx, w, in) })
+}
+
+// halved asks everyone for the same rate, a share of the highest that nginx reaches now.
+func halved(ctx context.Context, t *trial, w work) (*result, error) {
+	top, err := t.topRate(ctx, w)
 	if err != nil {
 		return nil, err
 	}
-	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+2:])), nil
+	rate := int(t.fraction * top)
+	w.What = fmt.Sprintf("GET, small body, one core, requests due at fixed times, %d per second, which is %g of nginx's highest rate", rate, t.fraction)
+	return t.contest(ctx, w, func(in *instance) (*sample, error) { return t.pace(ctx, w, in, rate) })
 }
 
-func childrenOf(parent int) (pids []int) {
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
+func (t *trial) topRate(ctx context.Context, w work) (float64, error) {
+	stop, err := t.serve(ctx, w.Setup)
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	nginx, err := t.launch(ctx, t.peers[0], w.Setup)
+	if err != nil {
+		return 0, err
+	}
+	defer nginx.stop()
+	var rates []float64
+	for range 3 {
+		s, err := t.wrk(ctx, w, nginx)
 		if err != nil {
+			return 0, err
+		}
+		rates = append(rates, s.Rate)
+	}
+	return median(rates), nil
+}
+
+// contest measures all peers of a work in interleaved rounds.
+func (t *trial) contest(ctx context.Context, w work, measure func(*instance) (*sample, error)) (*result, error) {
+	stop, err := t.serve(ctx, w.Setup)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	res := &result{work: w}
+	var running []*instance
+	for _, p := range t.peers {
+		if !w.isFor(p) {
 			continue
 		}
-		if stat, err := statOf(pid); err == nil && stat[1] == strconv.Itoa(parent) {
-			pids = append(pids, pid)
+		row := &row{Key: p.Key, Name: p.Name}
+		in, err := t.launch(ctx, p, w.Setup)
+		if err == nil {
+			defer in.stop()
+		} else {
+			if p.Key == "nginx" || ctx.Err() != nil {
+				return nil, fmt.Errorf("%s: %w", p.Name, err)
+			}
+			row.fail(err)
 		}
+		res.Rows, running = append(res.Rows, row), append(running, in)
 	}
-	return pids
+	return res, t.interleave(ctx, res, running, measure)
 }
 
-// reverseProxy is the baseline: the standard library's proxy as one would write it in ten lines, with
-// a tuned Transport and the same forwarded headers.
-func reverseProxy(_ context.Context, fs *flag.FlagSet, args []string) error {
-	listen := fs.String("listen", "127.0.0.1:19012", "address")
-	fs.Parse(args)
-	var next atomic.Uint64
-	targets := []*url.URL{{Scheme: "http", Host: originA}, {Scheme: "http", Host: originB}}
-	return http.ListenAndServe(*listen, &httputil.ReverseProxy{
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
-		Transport:    &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(targets[next.Add(1)%2])
-			r.Out.Host = r.In.Host
-			r.SetXForwarded()
-		},
-	})
+// breath is left after each round for what clients that have gone leave behind, so that it is not in the
+// next proxy's round.
+const breath = 100 * time.Millisecond
+
+// interleave measures the instances of a result's rows, round by round, so that the machine's changing speed
+// meets all of them.
+func (t *trial) interleave(ctx context.Context, res *result, running []*instance, measure func(*instance) (*sample, error)) error {
+	for round := range t.rounds {
+		for i, in := range running {
+			row := res.Rows[i]
+			if in == nil { // it did not start
+				row.Samples = append(row.Samples, nil)
+				continue
+			}
+			live("%s: round %d of %d, %s", res.Key, round+1, t.rounds, row.Name)
+			s, err := measure(in)
+			if err != nil && ctx.Err() == nil {
+				s, err = measure(in)
+			}
+			sleep(ctx, breath)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				row.fail(fmt.Errorf("round %d: %w", round+1, err))
+			}
+			row.Samples = append(row.Samples, s)
+		}
+	}
+	live("")
+	return nil
+}
+
+// crowded compares each peer with itself while many more clients are connected.
+func crowded(ctx context.Context, t *trial, w work) (*result, error) {
+	stop, err := t.serve(ctx, w.Setup)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	res := &result{work: w}
+	for _, p := range t.peers {
+		if !w.isFor(p) {
+			continue
+		}
+		if err := t.crowdedPeer(ctx, p, res); err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+// crowdedPeer runs a peer twice, and adds a row for each.
+func (t *trial) crowdedPeer(ctx context.Context, p peer, res *result) error {
+	base := len(res.Rows)
+	empty := &row{Key: p.Key, Name: p.Name, Base: base}
+	full := &row{Key: p.Key, Name: fmt.Sprintf("%s, %d idle connections", p.Name, t.idle), Base: base}
+	res.Rows = append(res.Rows, empty, full)
+	var running []*instance
+	for _, host := range []string{loopback, otherLoopback} {
+		s := res.Setup
+		s.Host = host
+		in, err := t.launch(ctx, p, s)
+		if err != nil {
+			full.fail(err)
+			return ctx.Err()
+		}
+		defer in.stop()
+		running = append(running, in)
+	}
+	c, err := gather(ctx, running[1].addr, t.idle)
+	if err != nil {
+		full.fail(err)
+		return ctx.Err()
+	}
+	defer c.leave()
+	part := &result{work: res.work, Rows: []*row{empty, full}}
+	if err := t.interleave(ctx, part, running, func(in *instance) (*sample, error) { return t.wrk(ctx, res.work, in) }); err != nil {
+		return err
+	}
+	if err := c.stays(); err != nil {
+		full.fail(err)
+		full.Samples = nil
+	}
+	return nil
+}
+
+// remember measures memory: at rest, and with idle connections.
+func remember(ctx context.Context, t *trial, w work) (*result, error) {
+	stop, err := t.serve(ctx, w.Setup)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	res := &result{work: w}
+	for _, p := range t.peers {
+		live("%s: %s", w.Key, p.Name)
+		row := &row{Key: p.Key, Name: p.Name}
+		f, err := t.footprint(ctx, p, w.Setup)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			row.fail(err)
+		}
+		row.Memory = f
+		res.Rows = append(res.Rows, row)
+	}
+	live("")
+	return res, nil
+}
+
+// settling is how long memory is given to settle, and later when it is read again: nobody asks a garbage
+// collector to hurry.
+const (
+	settling = 2 * time.Second
+	later    = 6 * time.Second
+)
+
+func (t *trial) footprint(ctx context.Context, p peer, s setup) (*footprint, error) {
+	f := &footprint{Idle: t.idle}
+	read := func(in *instance, after time.Duration) (int64, error) {
+		sleep(ctx, after)
+		return memoryOf(in.cmd.Process.Pid)
+	}
+	rest := s
+	rest.Idle = 0
+	in, err := t.launch(ctx, p, rest)
+	if err != nil {
+		return nil, err
+	}
+	f.Rest, err = read(in, time.Second)
+	in.stop()
+	if err != nil {
+		return nil, err
+	}
+	if in, err = t.launch(ctx, p, s); err != nil {
+		return nil, err
+	}
+	defer in.stop()
+	before, err := read(in, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	c, err := gather(ctx, in.addr, t.idle)
+	if err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	settled, err := read(in, settling)
+	if err != nil {
+		return nil, err
+	}
+	end, err := read(in, later-settling)
+	if err != nil {
+		return nil, err
+	}
+	f.Each, f.Later = float64(settled-before)/float64(t.idle), float64(end-before)/float64(t.idle)
+	return f, c.stays()
 }
