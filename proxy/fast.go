@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"os"
@@ -13,6 +14,14 @@ import (
 	"longshore/internal/sock"
 )
 
+// A connection that waits for its next request is looked after when it has been quiet for lookTime. After
+// restTime it goes to the lounge.
+const (
+	lookTime = 250 * time.Millisecond
+	restTime = 2 * time.Second
+	forever  = 100 * 365 * 24 * time.Hour
+)
+
 // pieceTime is how long the fast lane waits for the rest of a request that has begun. Then it is the general
 // path's, which sends on a body as it comes and has a limit for heads that do not.
 const pieceTime = 200 * time.Millisecond
@@ -23,21 +32,24 @@ const pieceTime = 200 * time.Millisecond
 //
 // Each connection has a goroutine, which lives in the callback of a RawConn's Read: it is called when there is
 // something to read, and while it waits to be called it holds no buffer. The runtime notes that more has
-// come also while the callback runs, so that nothing is read before it is there.
+// come also while the callback runs, so that nothing is read before it is there. One that has been quiet for a
+// while has no goroutine either, see [lounge].
 type fastLane struct {
 	server  *Server
 	general chan net.Conn // *clientConn, for the general path to accept
 	ended   chan struct{} // closed when the general path accepts no more
 	addr    net.Addr
 
+	restTime time.Duration
 	stopping atomic.Bool // connections end with their response
 
-	mu    sync.Mutex // guards the following
-	conns map[*fastConn]struct{}
+	mu     sync.Mutex // guards the following
+	conns  map[*fastConn]struct{}
+	lounge *lounge // nil: there is none
 }
 
 func newFastLane(s *Server, addr net.Addr) *fastLane {
-	return &fastLane{server: s, addr: addr, general: make(chan net.Conn), ended: make(chan struct{}), conns: make(map[*fastConn]struct{})}
+	return &fastLane{server: s, addr: addr, restTime: cmp.Or(s.restTime, restTime), general: make(chan net.Conn), ended: make(chan struct{}), conns: make(map[*fastConn]struct{})}
 }
 
 // accept serves the connections of ln until that is closed.
@@ -95,7 +107,7 @@ func (l *fastLane) drain(all bool) (busy int) {
 	defer l.mu.Unlock()
 	for c := range l.conns {
 		if c.state.CompareAndSwap(connIdle, connClosed) || all && c.state.CompareAndSwap(connNew, connClosed) {
-			c.nc.Close()
+			l.closeLocked(c)
 		} else if c.state.Load() == connBusy {
 			busy++
 		}
@@ -110,7 +122,11 @@ func (l *fastLane) close() {
 	defer l.mu.Unlock()
 	for c := range l.conns {
 		c.state.Store(connClosed)
-		c.nc.Close()
+		l.closeLocked(c)
+	}
+	if l.lounge != nil && !l.lounge.closed {
+		l.lounge.closed = true
+		l.lounge.set.SetDeadline(time.Now())
 	}
 }
 
@@ -185,9 +201,11 @@ type fastConn struct {
 	fd       uintptr               // good while in ready
 	state    atomic.Int32
 	end      outcome   // why ready has returned true
-	deadline time.Time // of reads, as the kernel knows it
+	pieces   bool      // some of a request has come, and the deadline is for the rest
+	rests    bool      // it is in the lane's lounge, and has no goroutine; guarded by the lane's mu
+	deadline time.Time // of reads, as the runtime knows it
+	since    time.Time // when it was last busy, or came
 	x        *plain    // the request that has begun to come; nil: none
-	pieces   bool      // some of it has come, and the deadline is for the rest
 }
 
 func (c *fastConn) run() {
@@ -198,35 +216,63 @@ func (c *fastConn) run() {
 			c.nc.Close()
 		}
 	}()
-	c.idleUntil(time.Now(), c.lane.server.HeaderTimeout) // as net/http has it for the first request
-	err := c.raw.Read(c.ready)
-	if errors.Is(err, os.ErrDeadlineExceeded) && c.pieces {
-		err, c.end = nil, general
-	}
-	c.lane.leave(c)
-	x := c.x
-	c.x = nil
-	if err == nil && c.end == general {
-		c.handOver(x)
+	c.since = time.Now()
+	c.expect(c.since)
+	for {
+		err := c.raw.Read(c.ready)
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		if late && !c.pieces {
+			// Since requests keep the deadline away, it has been quiet. It is read from again, since an end that
+			// came together with the last request has gone unnoticed.
+			quiet, patience := time.Since(c.since), c.patience()
+			if quiet < patience {
+				rest := c.lane.restTime
+				if quiet >= rest && c.lane.rest(c) {
+					return
+				}
+				if quiet >= rest || rest > patience {
+					rest = patience
+				}
+				c.deadline = c.since.Add(rest)
+				c.nc.SetReadDeadline(c.deadline)
+				continue
+			}
+		}
+		c.lane.leave(c)
+		x := c.x
+		c.x = nil
+		if err == nil && c.end == general || late && c.pieces {
+			c.handOver(x)
+			return
+		}
+		c.nc.Close()
+		if x != nil {
+			x.release()
+		}
 		return
-	}
-	c.nc.Close()
-	if x != nil {
-		x.release()
 	}
 }
 
-// idleUntil moves the read deadline, if less than the timeout is left.
-func (c *fastConn) idleUntil(now time.Time, timeout time.Duration) {
-	switch left := c.deadline.Sub(now); {
-	case timeout <= 0 && !c.deadline.IsZero():
-		c.deadline = time.Time{}
-	case timeout > 0 && (left < timeout || left > 2*timeout):
-		c.deadline = now.Add(timeout + timeout/8)
-	default:
-		return
+// patience is how long it may wait for its next request. net/http has another limit for the first one.
+func (c *fastConn) patience() time.Duration {
+	limit := c.lane.server.IdleTimeout
+	if c.state.Load() == connNew {
+		limit = c.lane.server.HeaderTimeout
 	}
-	c.nc.SetReadDeadline(c.deadline)
+	if limit <= 0 {
+		return forever
+	}
+	return limit
+}
+
+// expect moves the read deadline to when it is to be looked after if it is quiet until then, give or take the
+// half: most requests do not touch a timer.
+func (c *fastConn) expect(now time.Time) {
+	look := min(lookTime, c.patience())
+	if left := c.deadline.Sub(now); left < look/2 || left > look {
+		c.deadline = now.Add(look)
+		c.nc.SetReadDeadline(c.deadline)
+	}
 }
 
 // serve reads and serves requests as long as there are any. It reports false to be called again when there is
@@ -239,17 +285,14 @@ func (c *fastConn) serve(fd uintptr) bool {
 			x = plains.Get().(*plain)
 			x.conn = c
 		}
-		n, err := sock.Read(fd, x.room())
+		room := x.room()
+		n, err := sock.Read(fd, room)
 		switch {
-		case err == syscall.EAGAIN && x.filled > 0:
-			if !c.pieces {
-				c.pieces = true
-				c.deadline = time.Now().Add(pieceTime)
-				c.nc.SetReadDeadline(c.deadline)
-			}
-			return false
 		case err == syscall.EAGAIN:
-			x.release()
+			if x.filled == 0 {
+				x.release()
+				c.x = nil
+			}
 			return false
 		case err != nil:
 			x.release()
@@ -262,6 +305,7 @@ func (c *fastConn) serve(fd uintptr) bool {
 			if whole, ok := x.parse(); !ok {
 				c.end = general
 			} else if !whole {
+				c.awaitRest()
 				break
 			} else {
 				c.pieces = false
@@ -279,6 +323,18 @@ func (c *fastConn) serve(fd uintptr) bool {
 			x.release()
 			c.x = nil
 		}
+		if n < len(room) { // there was no more
+			return false
+		}
+	}
+}
+
+// awaitRest limits the time for the rest of a request.
+func (c *fastConn) awaitRest() {
+	if !c.pieces {
+		c.pieces = true
+		c.deadline = time.Now().Add(pieceTime)
+		c.nc.SetReadDeadline(c.deadline)
 	}
 }
 

@@ -239,3 +239,62 @@ func TestFeatures(t *testing.T) {
 		})
 	}
 }
+
+// TestLounge: a connection that is quiet for long has no goroutine. It is served when it has a request, notices when
+// its client leaves or has waited for too long, and does not hold up the end.
+func TestLounge(t *testing.T) {
+	noLeak(t)
+	b := startBackend(t, "one", nil)
+	p := newProxy(t, fastest)
+	p.restTime = 50 * time.Millisecond
+	p.IdleTimeout = 3 * time.Second
+	p.serve(web(b))
+	resting := func() (n int) {
+		l := p.Server.fast.Load()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.lounge == nil {
+			return 0
+		}
+		return len(l.lounge.guests)
+	}
+	ws := make([]*wire, 20)
+	for i := range ws {
+		ws[i] = p.dial()
+		ws[i].do("GET /a")
+	}
+	silent := p.dial()
+	until(t, "all rest", func() bool { return resting() == len(ws)+1 })
+	for range 3 {
+		for _, w := range ws {
+			if got := w.do("POST /b\nContent-Length: 2\n", "ok").String(); got != "200 one /b ok" {
+				t.Fatalf("got %q", got)
+			}
+		}
+		until(t, "all rest again", func() bool { return resting() == len(ws)+1 })
+	}
+	if got := silent.do("GET /c").String(); got != "200 one /c" {
+		t.Errorf("the first request after long: got %q", got)
+	}
+	ws[0].Close()
+	until(t, "one has left", func() bool { return p.Server.fast.Load().open() == len(ws) })
+	until(t, "the others rest", func() bool { return resting() == len(ws) })
+	start := time.Now()
+	if got := ws[1].rest(); got != "" {
+		t.Errorf("got %q, want the end", got)
+	}
+	if d := time.Since(start); d < time.Second || d > 5*time.Second {
+		t.Errorf("it came after %v, want about %v", d, p.IdleTimeout)
+	}
+	until(t, "nobody is left", func() bool { return p.Server.fast.Load().open() == 0 })
+	w := p.dial()
+	w.do("GET /a")
+	until(t, "it rests", func() bool { return resting() == 1 })
+	p.stop()
+	if got := w.rest(); got != "" {
+		t.Errorf("got %q, want the end", got)
+	}
+	if err := soon(t, p.stopped, "Serve to return"); err != nil {
+		t.Errorf("Serve returned %v", err)
+	}
+}

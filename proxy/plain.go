@@ -180,7 +180,8 @@ func (x *plain) settle(reusable bool) {
 
 // next makes room for the next request.
 func (x *plain) next() {
-	x.conn.idleUntil(x.ended, x.conn.lane.server.IdleTimeout)
+	x.conn.since = x.ended
+	x.conn.expect(x.ended)
 	size := x.req.Size + int(x.req.Length)
 	x.filled = copy(x.in, x.in[size:x.filled])
 	x.returnBack()

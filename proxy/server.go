@@ -26,11 +26,12 @@ type Server struct {
 	Record        func(*Record)  // told of each request after it; must not block; nil: nobody
 	Log           *slog.Logger   // nil: discard
 
-	fast     *fastLane     // nil: all requests go through net/http
-	handed   atomic.Int64  // connections left to the general path, as often as they were
-	active   atomic.Int64  // connections that are in the middle of a request
-	early    atomic.Int64  // requests that wait for the first State
-	lastCall chan struct{} // closed when whoever waits for a backend must be answered; set by Serve
+	restTime time.Duration            // for tests; zero: the constant of that name
+	fast     atomic.Pointer[fastLane] // nil: all requests go through net/http
+	handed   atomic.Int64             // connections left to the general path, as often as they were
+	active   atomic.Int64             // connections that are in the middle of a request
+	early    atomic.Int64             // requests that wait for the first State
+	lastCall chan struct{}            // closed when whoever waits for a backend must be answered; set by Serve
 }
 
 // A Record is what an access log may say of one request.
@@ -75,9 +76,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	served := make(chan error, 2) // one for each lane
 	if s.FastLane {
-		s.fast = newFastLane(s, ln.Addr())
-		go func() { served <- s.fast.accept(ln) }()
-		go func() { served <- hs.Serve(generalListener{s.fast}) }()
+		fast := newFastLane(s, ln.Addr())
+		s.fast.Store(fast)
+		go func() { served <- fast.accept(ln) }()
+		go func() { served <- hs.Serve(generalListener{fast}) }()
 	} else {
 		go func() { served <- hs.Serve(listener{ln}) }()
 	}
@@ -87,16 +89,17 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	case <-ctx.Done():
 	}
 	inFlight := s.active.Load()
-	if s.fast != nil {
-		inFlight += int64(s.fast.busy())
+	fast := s.fast.Load()
+	if fast != nil {
+		inFlight += int64(fast.busy())
 	}
 	s.Log.Info("stopping: no new connections, finishing what is in flight", "in_flight", inFlight, "at_most", s.Grace)
 	defer time.AfterFunc(s.Grace-min(s.Grace/2, answerTime), func() { close(lastCall) }).Stop()
 	grace, cancel := context.WithTimeout(context.Background(), s.Grace)
 	defer cancel()
-	if s.fast != nil {
+	if fast != nil {
 		ln.Close()
-		s.drainFast(grace)
+		drainFast(grace, fast)
 		if err := <-served; !errors.Is(err, net.ErrClosed) {
 			return err
 		}
@@ -109,11 +112,11 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 }
 
 // drainFast lets what is in flight on the fast lane finish, and what was just accepted show its request.
-func (s *Server) drainFast(grace context.Context) {
-	defer s.fast.close()
+func drainFast(grace context.Context, l *fastLane) {
+	defer l.close()
 	tick := time.NewTicker(quietTime / 10)
 	defer tick.Stop()
-	for quiet := time.Duration(0); s.fast.drain(quiet >= quietTime) > 0 || s.fast.open() > 0; quiet += quietTime / 10 {
+	for quiet := time.Duration(0); l.drain(quiet >= quietTime) > 0 || l.open() > 0; quiet += quietTime / 10 {
 		select {
 		case <-tick.C:
 		case <-grace.Done():
@@ -161,7 +164,7 @@ func (s *Server) shutdown(grace context.Context, hs *http.Server) {
 func (s *Server) connState(c net.Conn, state http.ConnState) {
 	cc := c.(*clientConn)
 	if state == http.StateClosed && cc.back.Load() {
-		defer s.fast.enter(cc.fast, connIdle)
+		defer cc.fast.lane.enter(cc.fast, connIdle)
 	}
 	switch was := cc.active; state {
 	case http.StateActive:
