@@ -17,10 +17,6 @@ import (
 // are moved no more than twice in that time, whatever the number of requests.
 const sweepTime = time.Second
 
-// freshTime is how long a connection is taken to be as its last exchange has left it: a look at it would tell little
-// more than that. Requests that can be repeated go without.
-const freshTime = 200 * time.Microsecond
-
 var errDead = errors.New("the connection was closed while idle")
 
 // A plainExchange is what a Conn needs for an exchange whose bytes the caller makes and reads.
@@ -29,7 +25,6 @@ type plainExchange struct {
 	head   []byte                // to be sent before anything is read, with body
 	body   []byte
 	toSend bool
-	look   bool // see whether it is still open before that
 	in     func() []byte // where to read to; asked when there is something to read
 	n      int           // bytes read
 	err    error         // of step, errDead too
@@ -55,7 +50,6 @@ func (p *Pool) Begin(now time.Time, a Attempt, head, body []byte, in func() []by
 				return nil, 0, &Error{Phase: Dial, Unsent: true, Err: errors.New("not a socket")}
 			}
 		}
-		c.plain.look = c.reused && (a.Once || now.Sub(c.idleSince) > freshTime)
 		n, err = c.begin(now, head, body, in, left)
 		if err == nil {
 			return c, n, nil
@@ -114,7 +108,7 @@ func (c *Conn) step(fd uintptr) bool {
 	x := &c.plain
 	if x.toSend {
 		x.toSend = false
-		if x.look && sock.Look(fd) != sock.Quiet {
+		if c.reused && sock.Look(fd) != sock.Quiet {
 			x.err = errDead
 			return true
 		}
