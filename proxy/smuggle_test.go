@@ -982,9 +982,6 @@ var knownOdd = map[string]string{
 	"chunks/trailer Transfer-Encoding": "RFC 9110, 6.5.1",
 	"chunks/trailer Connection":        "RFC 9110, 6.5.1",
 	"chunks/over HTTP/1.0":             "RFC 9112, 6.1: the connection must be closed",
-	"heads/status 0":                   "the handler panics, and its request counts as in flight forever",
-	"heads/status 99":                  "the handler panics",
-	"heads/status with a sign":         "the handler panics",
 }
 
 // play asks for the odd response and then for the good one, and says what went wrong.

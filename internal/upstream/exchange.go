@@ -120,12 +120,16 @@ func (x *exchange) begin() error {
 
 // await returns the response to what was sent, or why there is none; err: nothing was sent.
 func (x *exchange) await(err error) (res *http.Response, _ error) {
+	defer func() {
+		if res == nil { // or a hook has panicked
+			x.stop()
+			x.c.pool.discard(x.c)
+		}
+	}()
 	if err == nil {
 		res, err = x.read()
 	}
 	if err != nil {
-		x.stop()
-		x.c.pool.discard(x.c)
 		err.(*Error).Reused = x.c.reused
 		return nil, err
 	}
@@ -146,6 +150,8 @@ func (x *exchange) read() (*http.Response, error) {
 			return nil, x.failed(Answer, err)
 		}
 		switch code := res.StatusCode; {
+		case code < 100: // which ReadResponse lets pass, also as "+20"
+			return nil, x.failed(Answer, fmt.Errorf("status %d", code))
 		case code >= 200:
 			c.headLeft = -1
 			x.up.headCame()

@@ -160,6 +160,26 @@ func TestAsTransport(t *testing.T) {
 	}
 }
 
+// TestPanickingHook: who panics in a hook holds no connection afterwards.
+func TestPanickingHook(t *testing.T) {
+	s := serve(t, say("HTTP/1.1 103 Early Hints\r\n\r\n"+ok))
+	p := newPool(t, s.Addr().String(), usual)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("it has not panicked")
+			}
+		}()
+		p.RoundTrip(get(t).WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			Got1xxResponse: func(int, textproto.MIMEHeader) error { panic("x") },
+		})))
+	}()
+	if got := p.busyNow(); got != 0 {
+		t.Errorf("%d connections are held, want 0", got)
+	}
+	until(t, "the connection is closed", func() bool { return s.open.Load() == 0 })
+}
+
 // TestHeadInPieces: a request head larger than the buffers goes out whole.
 func TestHeadInPieces(t *testing.T) {
 	for _, n := range []int{3000, 4000, 4090, 4096, 5000, 100000} {
