@@ -974,14 +974,9 @@ var oddResponses = []struct {
 
 // knownOdd are responses that end so.
 var knownOdd = map[string]string{
-	"lengths/leading zeros":            "the client gets them too",
-	"lengths/and chunked":              "RFC 9112, 6.3: an error; but the connection is used again",
-	"lengths/space before the colon":   "RFC 9112, 5.1: the whole field is dropped, not the space",
-	"chunks/space before the colon":    "RFC 9112, 5.1: the field is dropped, and the chunks are taken for the body",
 	"chunks/trailer Content-Length":    "RFC 9110, 6.5.1: no trailers that frame a message",
 	"chunks/trailer Transfer-Encoding": "RFC 9110, 6.5.1",
 	"chunks/trailer Connection":        "RFC 9110, 6.5.1",
-	"chunks/over HTTP/1.0":             "RFC 9112, 6.1: the connection must be closed",
 }
 
 // play asks for the odd response and then for the good one, and says what went wrong.

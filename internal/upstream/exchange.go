@@ -145,11 +145,16 @@ func (x *exchange) read() (*http.Response, error) {
 	}
 	c.answered.Store(true)
 	for interim := 0; ; interim++ {
+		come, _ := c.br.Peek(c.br.Buffered()) // readSide has the rest
+		c.framing = framing{}
+		c.framing.look(come)
 		res, err := http.ReadResponse(c.br, x.req)
 		if err != nil {
 			return nil, x.failed(Answer, err)
 		}
 		switch code := res.StatusCode; {
+		case c.framing.spaced: // RFC 9112, 5.1: not to be passed on; and without it the response ends elsewhere
+			return nil, x.failed(Answer, errors.New("space behind the name of a field that frames"))
 		case code < 100: // which ReadResponse lets pass, also as "+20"
 			return nil, x.failed(Answer, fmt.Errorf("status %d", code))
 		case code >= 200:
@@ -200,6 +205,7 @@ func (x *exchange) failed(phase Phase, err error) error {
 
 // deliver prepares a final response for its reader.
 func (x *exchange) deliver(res *http.Response) *http.Response {
+	plainLength(res.Header)
 	b := &Body{x: *x, res: res, inner: res.Body, timeout: x.opts.ReadTimeout}
 	if ct := res.Header.Get("Content-Type"); strings.HasPrefix(strings.ToLower(ct), "text/event-stream") {
 		b.timeout = 0
@@ -282,7 +288,7 @@ func (b *Body) finish() {
 	b.err = io.EOF
 	c := b.x.c
 	c.body = nil
-	if b.x.stop() && !b.res.Close && c.br.Buffered()+len(c.plain.ahead) == 0 {
+	if b.x.stop() && !b.res.Close && !c.framing.mixed(b.res) && c.br.Buffered()+len(c.plain.ahead) == 0 {
 		b.x.up.giveBack(c)
 	} else {
 		c.pool.discard(c)

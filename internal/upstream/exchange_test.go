@@ -151,7 +151,8 @@ func TestAsTransport(t *testing.T) {
 					if got != want {
 						t.Errorf("%.20q:\ngot  %+v\nwant %+v", raw, got, want)
 					}
-					if theirs := s.conns.Load() - before - ours; try == 1 && ours > theirs && !strings.HasPrefix(raw, "P") {
+					mixed := strings.Contains(response, "chunked\r\nContent-Length") // whose connection we do not use again
+					if theirs := s.conns.Load() - before - ours; try == 1 && ours > theirs && !mixed && !strings.HasPrefix(raw, "P") {
 						t.Errorf("%.20q: we needed %d new connections, http.Transport %d", raw, ours, theirs)
 					}
 				}
