@@ -294,13 +294,15 @@ var attacks = []struct {
 		{"bare LF for the empty line", chunked("5\r\nhello\r\n0\r\n\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"no empty line", chunked("5\r\nhello\r\n0\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"trailer", chunked("5\r\nhello\r\n0\r\nA: b\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
-		{"trailer Content-Length", chunked("5\r\nhello\r\n0\r\nContent-Length: 35\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
+		// Without close it is chance whether the connection ends: clientConn looks for a length in all that has come.
+		{"trailer Content-Length", post("Connection: close\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\nContent-Length: 35\r\n\r\n"+smuggled), "200 closed", "POST / hello"},
 		{"trailer Transfer-Encoding", chunked("5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"trailer Host", chunked("5\r\nhello\r\n0\r\nHost: y\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"trailer Connection", chunked("5\r\nhello\r\n0\r\nConnection: close\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"announced trailer Content-Length", post("Transfer-Encoding: chunked\r\nTrailer: Content-Length\r\n", "5\r\nhello\r\n0\r\nContent-Length: 35\r\n\r\n"+smuggled), "400 closed", ""},
 		{"announced trailer Transfer-Encoding", post("Transfer-Encoding: chunked\r\nTrailer: Transfer-Encoding\r\n", "5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n"+smuggled), "400 closed", ""},
 		{"announced trailer Host", post("Transfer-Encoding: chunked\r\nTrailer: Host\r\n", "5\r\nhello\r\n0\r\nHost: y\r\n\r\n"+next), "200 200 open", "POST / hello, GET /next"},
+		{"trailer Content_Length", chunked("5\r\nhello\r\n0\r\nContent_Length: 35\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"trailer that is announced oddly", post("Transfer-Encoding: chunked\r\nTrailer: a b, \x80\r\n", "0\r\n\r\n"+next), "200 200 open", "POST /, GET /next"},
 		{"trailer without a colon", chunked("5\r\nhello\r\n0\r\nA\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"trailer without a name", chunked("5\r\nhello\r\n0\r\n: b\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
@@ -494,25 +496,18 @@ var attacks = []struct {
 
 // known are attacks whose end is not yet what it should be: the test says so and goes on.
 var known = map[string]string{
-	"codings/underscore":                           "behind CGI and its like, this is Transfer-Encoding",
-	"lengths/underscore in the name":               "behind some that are like CGI, this is Content-Length",
-	"chunks/trailer Content-Length":                "RFC 9110, 6.5.1: no trailers that frame or route a message",
-	"chunks/trailer Transfer-Encoding":             "RFC 9110, 6.5.1",
-	"chunks/trailer Connection":                    "RFC 9110, 6.5.1",
-	"chunks/trailer Host":                          "RFC 9110, 6.5.1",
-	"chunks/announced trailer Host":                "RFC 9110, 6.5.1",
-	"chunks/trailer with a space in its name":      "RFC 9112, 5.1: it is forwarded as it is",
-	"chunks/trailer with a space before the colon": "RFC 9112, 5.1: it is forwarded as it is",
-	"hosts/port of letters":                        "RFC 9112, 3.2: 400",
-	"hosts/two ports":                              "RFC 9112, 3.2: 400",
-	"hosts/port beyond 65535":                      "RFC 9112, 3.2: 400",
-	"hosts/half a bracket":                         "RFC 9112, 3.2: 400",
-	"hosts/the other half":                         "RFC 9112, 3.2: 400",
-	"hosts/brackets and more":                      "RFC 9112, 3.2: 400",
-	"targets/asterisk with GET":                    "RFC 9112, 3.2.4: for OPTIONS only",
-	"request lines/HTTP/2 preface with fields":     "what follows is read as HTTP/1.1",
-	"connections/upgrade to h2c":                   "it would be a tunnel past all that the proxy checks",
-	"connections/upgrade to h2c, settings kept":    "RFC 7540, 3.2.1: HTTP2-Settings is for one connection",
+	"codings/underscore":                        "behind CGI and its like, this is Transfer-Encoding",
+	"lengths/underscore in the name":            "behind some that are like CGI, this is Content-Length",
+	"hosts/port of letters":                     "RFC 9112, 3.2: 400",
+	"hosts/two ports":                           "RFC 9112, 3.2: 400",
+	"hosts/port beyond 65535":                   "RFC 9112, 3.2: 400",
+	"hosts/half a bracket":                      "RFC 9112, 3.2: 400",
+	"hosts/the other half":                      "RFC 9112, 3.2: 400",
+	"hosts/brackets and more":                   "RFC 9112, 3.2: 400",
+	"targets/asterisk with GET":                 "RFC 9112, 3.2.4: for OPTIONS only",
+	"request lines/HTTP/2 preface with fields":  "what follows is read as HTTP/1.1",
+	"connections/upgrade to h2c":                "it would be a tunnel past all that the proxy checks",
+	"connections/upgrade to h2c, settings kept": "RFC 7540, 3.2.1: HTTP2-Settings is for one connection",
 }
 
 // Ways to send the same bytes.
@@ -794,6 +789,10 @@ type odd struct {
 	want     string // what the client gets, and whether its connection and that to the backend go on: "200 first; open, reused"
 }
 
+// dropsTrailer is the end of a response with a trailer that must not be one. The general path drops it. The fast
+// lane sends on as it reads, and has no way to leave something out but to break off.
+const dropsTrailer = "200 first; open, reused or 200 first broken off; closed, dropped"
+
 var oddResponses = []struct {
 	subject string
 	odds    []odd
@@ -858,9 +857,9 @@ var oddResponses = []struct {
 		{"half a chunk", "GET", chunky("5\r\nfir" + hangsUp), "200 fir broken off; closed, dropped"},
 		{"half a size", "GET", chunky("5" + hangsUp), "200 broken off; closed, dropped"},
 		{"trailer", "GET", chunky("5\r\nfirst\r\n0\r\nA: b\r\n\r\n"), "200 first; open, reused"},
-		{"trailer Content-Length", "GET", chunky("5\r\nfirst\r\n0\r\nContent-Length: 3\r\n\r\n"), "200 first; open, reused"},
-		{"trailer Transfer-Encoding", "GET", chunky("5\r\nfirst\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n"), "200 first; open, reused"},
-		{"trailer Connection", "GET", chunky("5\r\nfirst\r\n0\r\nConnection: close\r\n\r\n"), "200 first; open, reused"},
+		{"trailer Content-Length", "GET", chunky("5\r\nfirst\r\n0\r\nContent-Length: 3\r\n\r\n"), dropsTrailer},
+		{"trailer Transfer-Encoding", "GET", chunky("5\r\nfirst\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n"), dropsTrailer},
+		{"trailer Connection", "GET", chunky("5\r\nfirst\r\n0\r\nConnection: close\r\n\r\n"), dropsTrailer},
 		{"announced trailer Content-Length", "GET", respond("Trailer: Content-Length\r\nTransfer-Encoding: chunked\r\n", "5\r\nfirst\r\n0\r\nContent-Length: 3\r\n\r\n"), "502; open, dropped"},
 		{"trailer without a colon", "GET", chunky("5\r\nfirst\r\n0\r\nA\r\n\r\n"), "200 first broken off; closed, dropped"},
 		{"trailer with a space in its name", "GET", chunky("5\r\nfirst\r\n0\r\nA B: c\r\n\r\n"), "200 first; open, reused or 200 first broken off; closed, dropped"},
@@ -973,11 +972,7 @@ var oddResponses = []struct {
 }
 
 // knownOdd are responses that end so.
-var knownOdd = map[string]string{
-	"chunks/trailer Content-Length":    "RFC 9110, 6.5.1: no trailers that frame a message",
-	"chunks/trailer Transfer-Encoding": "RFC 9110, 6.5.1",
-	"chunks/trailer Connection":        "RFC 9110, 6.5.1",
-}
+var knownOdd = map[string]string{}
 
 // play asks for the odd response and then for the good one, and says what went wrong.
 func (r odd) play(t *testing.T, in lane, pieces func(string) []string) error {

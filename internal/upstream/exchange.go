@@ -206,7 +206,8 @@ func (x *exchange) failed(phase Phase, err error) error {
 // deliver prepares a final response for its reader.
 func (x *exchange) deliver(res *http.Response) *http.Response {
 	plainLength(res.Header)
-	b := &Body{x: *x, res: res, inner: res.Body, timeout: x.opts.ReadTimeout}
+	b := &Body{x: *x, res: res, inner: res.Body, timeout: x.opts.ReadTimeout, connection: res.Header["Connection"]}
+	DropTrailers(res.Trailer, b.connection) // announced ones
 	if ct := res.Header.Get("Content-Type"); strings.HasPrefix(strings.ToLower(ct), "text/event-stream") {
 		b.timeout = 0
 	}
@@ -225,11 +226,12 @@ type Body struct {
 	// far should go out now.
 	OnWait func()
 
-	x       exchange
-	res     *http.Response
-	inner   io.ReadCloser
-	timeout time.Duration
-	err     error // sticky: io.EOF after the end
+	x          exchange
+	res        *http.Response
+	inner      io.ReadCloser
+	timeout    time.Duration
+	connection []string // the response's field, which its reader may remove
+	err        error    // sticky: io.EOF after the end
 }
 
 var errBodyClosed = errors.New("response body closed")
@@ -245,6 +247,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	n, err := b.inner.Read(p)
 	switch {
 	case err == io.EOF:
+		DropTrailers(b.res.Trailer, b.connection)
 		b.finish()
 	case err != nil:
 		b.err = fmt.Errorf("response body: %w", c.why(err))

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 )
@@ -52,4 +53,19 @@ func TestPlainLength(t *testing.T) {
 		}
 	}
 	plainLength(http.Header{})
+}
+
+func TestDropTrailers(t *testing.T) {
+	h := http.Header{
+		"Sum": {"1"}, "Grpc-Status": {"0"}, "Content-Digest": {"x"}, "Server-Timing": nil, "A_b": {"c"}, "Ifs": {"d"},
+		"Content-Length": {"5"}, "Content_length": {"5"}, "Transfer_Encoding": {"x"}, "Host": {"x"}, "Connection": nil, "Upgrade": {"x"},
+		"Authorization": {"x"}, "Cookie": {"x"}, "Proxy": {"x"}, "X-Real-Ip": {"x"}, "X_real_ip": {"x"}, "X-Forwarded-For": {"x"},
+		"X-Forwarded_Whatever": {"x"}, "Forwarded": {"x"}, "If-Match": {"x"}, "a b": {"x"}, "": {"x"}, "\x80": nil, "Hop": {"x"}, "Other-Hop": {"x"},
+	}
+	DropTrailers(h, []string{"close, hop", "OTHER-HOP"})
+	want := http.Header{"Sum": {"1"}, "Grpc-Status": {"0"}, "Content-Digest": {"x"}, "Server-Timing": nil, "A_b": {"c"}, "Ifs": {"d"}}
+	if fmt.Sprint(h) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", h, want)
+	}
+	DropTrailers(nil, []string{"x"})
 }
