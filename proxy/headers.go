@@ -56,14 +56,15 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 }
 
 // dropLookalikes removes fields that CGI and WSGI cannot tell from ours: both X-Real-IP and X_Real_IP
-// are HTTP_X_REAL_IP there. nginx drops all names with an underscore.
+// are HTTP_X_REAL_IP there; nor from those that frame. nginx drops all names with an underscore.
 func dropLookalikes(h http.Header) {
 	for k := range h {
 		if strings.IndexByte(k, '_') < 0 {
 			continue
 		}
 		switch http.CanonicalHeaderKey(strings.ReplaceAll(k, "_", "-")) {
-		case "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-Ip":
+		case "Content-Length", "Transfer-Encoding",
+			"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-Ip":
 			delete(h, k)
 		}
 	}
