@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
@@ -24,10 +23,8 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	}
 
 	peer := peerIP(pr.In.RemoteAddr)
-	host, port := pr.In.Host, "80"
-	if _, p, err := net.SplitHostPort(host); err == nil && p != "" {
-		port = p
-	}
+	host := pr.In.Host
+	port, _ := portOf(host)
 	if x.server.trusts(peer) {
 		if prior := strings.Join(in["X-Forwarded-For"], ", "); prior != "" {
 			out["X-Forwarded-For"] = []string{prior + ", " + peer}
@@ -53,6 +50,52 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out["X-Forwarded-Proto"] = v[1:2:2]
 	out["X-Forwarded-Host"] = v[2:3:3]
 	out["X-Forwarded-Port"] = v[3:4:4]
+}
+
+// portOf is the port in a Host field, 80 if there is none. It is not ok if the field is not of the form
+// that it must have (RFC 9112, 3.2): then who reads it decides which host that is. Which characters a name
+// has, net/http has checked.
+func portOf(host string) (port string, ok bool) {
+	name := strings.IndexByte(host, ':') // its end
+	if strings.HasPrefix(host, "[") {
+		end := strings.IndexByte(host, ']')
+		if end < 0 {
+			return "", false
+		}
+		if a, err := netip.ParseAddr(host[1:end]); err != nil || !a.Is6() {
+			return "", false
+		}
+		if name = end + 1; name == len(host) {
+			return "80", true
+		}
+	} else if strings.IndexByte(host, '[') >= 0 || strings.IndexByte(host, ']') >= 0 {
+		return "", false
+	} else if name < 0 {
+		return "80", true
+	}
+	if host[name] != ':' {
+		return "", false
+	}
+	port = host[name+1:]
+	n := 0
+	for i := range len(port) {
+		if port[i] < '0' || port[i] > '9' {
+			return "", false
+		}
+		if n = 10*n + int(port[i]-'0'); n > 65535 {
+			return "", false
+		}
+	}
+	if port == "" {
+		port = "80"
+	}
+	return port, true
+}
+
+// isHost reports whether a Host field is of that form.
+func isHost(host string) bool {
+	_, ok := portOf(host)
+	return ok
 }
 
 // dropLookalikes removes fields that CGI and WSGI cannot tell from ours: both X-Real-IP and X_Real_IP
