@@ -12,7 +12,11 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	in, out := pr.In.Header, pr.Out.Header
 	pr.Out.RequestURI = rewriteTarget(pr.In.RequestURI, x.route)
 	delete(out, "Proxy") // httpoxy: CGI programs would take it for HTTP_PROXY
+	delete(out, "Http2-Settings")
 	dropLookalikes(out)
+	if _, ok := out["Upgrade"]; ok {
+		keepUpgrade(out, in["Upgrade"])
+	}
 	if _, ok := out["User-Agent"]; !ok {
 		out["User-Agent"] = nil // or ReverseProxy would put an empty one there
 	}
@@ -96,6 +100,34 @@ func portOf(host string) (port string, ok bool) {
 func isHost(host string) bool {
 	_, ok := portOf(host)
 	return ok
+}
+
+// keepUpgrade leaves of the protocols that a client would go on with the first field that has any besides
+// h2c: a backend that grants HTTP/2 gets the requests that follow past all that the proxy does. Without it
+// the client goes on with HTTP/1.1.
+func keepUpgrade(out http.Header, asked []string) {
+	for _, v := range asked {
+		var kept []string
+		h2c := false
+		for protocol := range strings.SplitSeq(v, ",") {
+			protocol = strings.TrimSpace(protocol)
+			if len(protocol) >= 3 && strings.EqualFold(protocol[:3], "h2c") { // drafts were h2c-14
+				h2c = true
+			} else if protocol != "" {
+				kept = append(kept, protocol)
+			}
+		}
+		if !h2c {
+			out["Upgrade"] = []string{v}
+			return
+		}
+		if len(kept) > 0 {
+			out["Upgrade"] = []string{strings.Join(kept, ", ")}
+			return
+		}
+	}
+	delete(out, "Upgrade")
+	delete(out, "Connection")
 }
 
 // dropLookalikes removes fields that CGI and WSGI cannot tell from ours: both X-Real-IP and X_Real_IP

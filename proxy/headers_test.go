@@ -1,6 +1,10 @@
 package proxy
 
-import "testing"
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
 
 func TestPortOf(t *testing.T) {
 	for host, want := range map[string]string{
@@ -19,5 +23,52 @@ func TestPortOf(t *testing.T) {
 		if got != want {
 			t.Errorf("%q: got %s, want %s", host, got, want)
 		}
+	}
+}
+
+func TestKeepUpgrade(t *testing.T) {
+	for _, test := range []struct{ asked, want string }{
+		{"websocket", "websocket"},
+		{"a/1.0 , b", "a/1.0 , b"}, // as it was written
+		{"a|b", "a"},               // as ReverseProxy has it
+		{"h2c", ""},
+		{"H2C", ""},
+		{"h2c-14", ""},
+		{"h2c, websocket", "websocket"},
+		{"a, h2c ,b,", "a, b"},
+		{"h2c|websocket", "websocket"},
+		{"websocket|h2c", "websocket"},
+		{"h2c|h2c, h2c", ""},
+	} {
+		out := http.Header{"Upgrade": {"x"}, "Connection": {"Upgrade"}}
+		keepUpgrade(out, strings.Split(test.asked, "|"))
+		if got := strings.Join(out["Upgrade"], "|"); got != test.want || (out["Connection"] == nil) != (got == "") {
+			t.Errorf("%s: got %q with Connection: %q, want %q", test.asked, got, out["Connection"], test.want)
+		}
+	}
+}
+
+// TestUpgradeFromList: what is asked for besides h2c can be granted, and h2c cannot.
+func TestUpgradeFromList(t *testing.T) { run(t, testUpgradeFromList) }
+
+func testUpgradeFromList(t *testing.T, in lane) {
+	for granted, want := range map[string]int{"websocket": 101, "h2c": 502} {
+		b := rawBackend(t, "one", func(w *wire) {
+			w.head()
+			w.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + granted + "\r\n\r\nhello")
+			w.rest()
+		})
+		w := serve(t, in, web(b)).dial()
+		w.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
+		if got := w.header("GET").StatusCode; got != want {
+			t.Errorf("%s: got %d, want %d", granted, got, want)
+		}
+		if want == 101 && w.bytes(5) != "hello" {
+			t.Errorf("%s: nothing came behind it", granted)
+		}
+		if head := b.got(); !strings.Contains(head, "\r\nUpgrade: websocket\r\n") || strings.Contains(head, "Settings") {
+			t.Errorf("the backend got %q", head)
+		}
+		w.Close()
 	}
 }
