@@ -6,8 +6,11 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"longshore/internal/upstream"
 )
 
 // lingerTime is how long the server may read what a client still sends when the answer is there. Some of
@@ -17,7 +20,10 @@ const lingerTime = 500 * time.Millisecond
 // maxReplay is how much of a request's body is kept, so that it can be sent again, or waited with.
 const maxReplay = 64 << 10
 
-var errBodyDetached = errors.New("the request is over")
+var (
+	errBodyDetached = errors.New("the request is over")
+	errTrailerName  = errors.New("a trailer's name is not a token")
+)
 
 // A clientBody is the body of a client's request. Attempts read it, each from the beginning, in a
 // goroutine of their own that may still be at it when its attempt has failed, or the response has ended:
@@ -46,6 +52,7 @@ func (b *clientBody) open(r *http.Request, max int64) {
 		b.left = max
 	}
 	if r.ContentLength < 0 {
+		upstream.DropTrailers(r.Trailer, r.Header["Connection"])
 		b.declared = slices.Collect(maps.Keys(r.Trailer))
 	}
 }
@@ -182,14 +189,28 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 		b.kept = append(b.kept, p[:n]...)
 	}
 	r.off += n
+	if err == io.EOF && r.trailers != nil {
+		if b.trailers, err = trailersOf(b.in); err == io.EOF {
+			maps.Copy(r.trailers, b.trailers)
+		}
+	}
 	if err != nil {
 		b.end = err
 	}
-	if err == io.EOF && r.trailers != nil {
-		b.trailers = maps.Clone(b.in.Trailer) // the server has put them there by now
-		maps.Copy(r.trailers, b.trailers)
-	}
 	return n, err
+}
+
+// trailersOf is what is passed on of the trailers of a request whose body was read to its end. Then the error is
+// io.EOF.
+func trailersOf(r *http.Request) (http.Header, error) {
+	trailers := maps.Clone(r.Trailer) // the server has put them there by now
+	for k, v := range trailers {
+		if v != nil && strings.IndexByte(k, ' ') >= 0 { // all that net/http lets through, for the sake of responses
+			return nil, errTrailerName
+		}
+	}
+	upstream.DropTrailers(trailers, r.Header["Connection"])
+	return trailers, io.EOF
 }
 
 // known reads what needs no waiting for the client.

@@ -125,12 +125,21 @@ func (d *dispatch) find() error {
 	}
 }
 
-// attempt sends the request to b.
-func (d *dispatch) attempt(b *member, fresh bool) error {
+// attempt sends the request to b. If that panics, nobody but this holds the reservation.
+func (d *dispatch) attempt(b *member, fresh bool) (err error) {
 	if d.svc.timing != balancer.Untimed && !fresh {
 		d.sentAt = time.Now()
 	}
-	return d.carrier.send(b, fresh)
+	returned := false
+	defer func() {
+		if !returned {
+			b.Release()
+			d.leaveWindow(b, false)
+		}
+	}()
+	err = d.carrier.send(b, fresh)
+	returned = true
+	return err
 }
 
 // pick reserves a backend that this request has not had, of the newest snapshot; nil: there is none, or

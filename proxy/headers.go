@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
@@ -13,7 +12,11 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	in, out := pr.In.Header, pr.Out.Header
 	pr.Out.RequestURI = rewriteTarget(pr.In.RequestURI, x.route)
 	delete(out, "Proxy") // httpoxy: CGI programs would take it for HTTP_PROXY
+	delete(out, "Http2-Settings")
 	dropLookalikes(out)
+	if _, ok := out["Upgrade"]; ok {
+		keepUpgrade(out, in["Upgrade"])
+	}
 	if _, ok := out["User-Agent"]; !ok {
 		out["User-Agent"] = nil // or ReverseProxy would put an empty one there
 	}
@@ -24,10 +27,8 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	}
 
 	peer := peerIP(pr.In.RemoteAddr)
-	host, port := pr.In.Host, "80"
-	if _, p, err := net.SplitHostPort(host); err == nil && p != "" {
-		port = p
-	}
+	host := pr.In.Host
+	port, _ := portOf(host)
 	if x.server.trusts(peer) {
 		if prior := strings.Join(in["X-Forwarded-For"], ", "); prior != "" {
 			out["X-Forwarded-For"] = []string{prior + ", " + peer}
@@ -55,15 +56,90 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out["X-Forwarded-Port"] = v[3:4:4]
 }
 
+// portOf is the port in a Host field, 80 if there is none. It is not ok if the field is not of the form
+// that it must have (RFC 9112, 3.2): then who reads it decides which host that is. Which characters a name
+// has, net/http has checked.
+func portOf(host string) (port string, ok bool) {
+	name := strings.IndexByte(host, ':') // its end
+	if strings.HasPrefix(host, "[") {
+		end := strings.IndexByte(host, ']')
+		if end < 0 {
+			return "", false
+		}
+		if a, err := netip.ParseAddr(host[1:end]); err != nil || !a.Is6() {
+			return "", false
+		}
+		if name = end + 1; name == len(host) {
+			return "80", true
+		}
+	} else if strings.IndexByte(host, '[') >= 0 || strings.IndexByte(host, ']') >= 0 {
+		return "", false
+	} else if name < 0 {
+		return "80", true
+	}
+	if host[name] != ':' {
+		return "", false
+	}
+	port = host[name+1:]
+	n := 0
+	for i := range len(port) {
+		if port[i] < '0' || port[i] > '9' {
+			return "", false
+		}
+		if n = 10*n + int(port[i]-'0'); n > 65535 {
+			return "", false
+		}
+	}
+	if port == "" {
+		port = "80"
+	}
+	return port, true
+}
+
+// isHost reports whether a Host field is of that form.
+func isHost(host string) bool {
+	_, ok := portOf(host)
+	return ok
+}
+
+// keepUpgrade leaves of the protocols that a client would go on with the first field that has any besides
+// h2c: a backend that grants HTTP/2 gets the requests that follow past all that the proxy does. Without it
+// the client goes on with HTTP/1.1.
+func keepUpgrade(out http.Header, asked []string) {
+	for _, v := range asked {
+		var kept []string
+		h2c := false
+		for protocol := range strings.SplitSeq(v, ",") {
+			protocol = strings.TrimSpace(protocol)
+			if len(protocol) >= 3 && strings.EqualFold(protocol[:3], "h2c") { // drafts were h2c-14
+				h2c = true
+			} else if protocol != "" {
+				kept = append(kept, protocol)
+			}
+		}
+		if !h2c {
+			out["Upgrade"] = []string{v}
+			return
+		}
+		if len(kept) > 0 {
+			out["Upgrade"] = []string{strings.Join(kept, ", ")}
+			return
+		}
+	}
+	delete(out, "Upgrade")
+	delete(out, "Connection")
+}
+
 // dropLookalikes removes fields that CGI and WSGI cannot tell from ours: both X-Real-IP and X_Real_IP
-// are HTTP_X_REAL_IP there. nginx drops all names with an underscore.
+// are HTTP_X_REAL_IP there; nor from those that frame. nginx drops all names with an underscore.
 func dropLookalikes(h http.Header) {
 	for k := range h {
 		if strings.IndexByte(k, '_') < 0 {
 			continue
 		}
 		switch http.CanonicalHeaderKey(strings.ReplaceAll(k, "_", "-")) {
-		case "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-Ip":
+		case "Content-Length", "Transfer-Encoding",
+			"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-Ip":
 			delete(h, k)
 		}
 	}

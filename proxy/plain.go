@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -127,6 +126,10 @@ func (x *plain) serve() outcome {
 		return general
 	}
 	host, path := text(x.req.Host.Of(x.in)), x.req.Path.Of(x.in)
+	port, ok := portOf(host)
+	if !ok {
+		return general
+	}
 	if x.req.Coded {
 		x.path = http1.AppendDecoded(x.path[:0], path)
 		path = x.path
@@ -143,7 +146,7 @@ func (x *plain) serve() outcome {
 	}
 	x.carrier, x.server, x.svc, x.route, x.start = x, s, svc, route, time.Now()
 	x.status, x.written, x.ended = 0, 0, time.Time{}
-	x.makeHead(host)
+	x.makeHead(host, port)
 
 	goesOn := false
 	switch err := x.find(); {
@@ -188,7 +191,7 @@ func (x *plain) next() {
 }
 
 // makeHead makes the head for the backend: as the client wrote it, without what is not passed on.
-func (x *plain) makeHead(host string) {
+func (x *plain) makeHead(host, port string) {
 	b := x.req.Cuts.AppendKept(x.out[:0], x.in, 0, x.req.Size-len("\r\n"))
 	peer := x.conn.peer
 	b = append(b, "X-Forwarded-For: "...)
@@ -198,17 +201,8 @@ func (x *plain) makeHead(host string) {
 	b = append(b, "\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: "...)
 	b = append(b, host...)
 	b = append(b, "\r\nX-Forwarded-Port: "...)
-	b = append(b, portOf(host)...)
+	b = append(b, port...)
 	x.out = append(b, "\r\n\r\n"...)
-}
-
-// portOf is the port in a Host field, 80 if there is none.
-func portOf(host string) string {
-	i := strings.LastIndexByte(host, ':')
-	if i < 0 || i == len(host)-1 || host[0] != '[' && strings.IndexByte(host, ':') != i || host[0] == '[' && host[i-1] != ']' {
-		return "80"
-	}
-	return host[i+1:]
 }
 
 // body is the request's.

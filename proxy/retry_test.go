@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -654,4 +655,32 @@ func testClosedAtThisMoment(t *testing.T, in lane) {
 	if got := p.Router.Table().Services()[0].View().Stats.Retries[Stale]; got != 4 {
 		t.Errorf("%d repeated for a stale connection, want 4", got)
 	}
+}
+
+// A fragile panics when it is to pass on an interim response.
+type fragile struct{ *httptest.ResponseRecorder }
+
+func (f fragile) WriteHeader(code int) {
+	if code < 200 {
+		panic("fragile")
+	}
+	f.ResponseRecorder.WriteHeader(code)
+}
+
+// TestPanickingAttempt: a request that panics while it is sent is not in flight any more.
+func TestPanickingAttempt(t *testing.T) {
+	b := rawBackend(t, "one", answers("HTTP/1.1 103 Early Hints\r\n\r\n"+ok))
+	p := serve(t, lanes[0], web(b))
+	func() {
+		defer func() {
+			if recover() != "fragile" {
+				t.Error("it has not panicked")
+			}
+		}()
+		p.Server.ServeHTTP(fragile{httptest.NewRecorder()}, httptest.NewRequest("GET", "/", nil))
+	}()
+	if got := p.backend(b).InFlight(); got != 0 {
+		t.Errorf("%d are in flight, want 0", got)
+	}
+	until(t, "the connection is closed", func() bool { return b.open.Load() == 0 })
 }

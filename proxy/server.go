@@ -200,9 +200,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusMethodNotAllowed, start)
 		return
 	case r.ProtoMajor != 1: // net/http leaves the preface of HTTP/2 to its handler
+		w.Header().Set("Connection", "close")
 		s.refuse(w, r, http.StatusHTTPVersionNotSupported, start)
 		return
 	case r.URL.Host == "" && r.RequestURI[0] != '/' && r.RequestURI != "*": // http:/a, a:b
+		s.refuse(w, r, http.StatusBadRequest, start)
+		return
+	case r.RequestURI == "*" && r.Method != http.MethodOptions, !isHost(r.Host): // RFC 9112, 3.2.4 and 3.2
+		w.Header().Set("Connection", "close")
 		s.refuse(w, r, http.StatusBadRequest, start)
 		return
 	}

@@ -188,6 +188,7 @@ var attacks = []struct {
 		{"space before the colon", sized("Content-Length : 5"), "400 closed", ""},
 		{"space in the name", sized("Content Length: 5"), "400 closed", ""},
 		{"underscore in the name", post("Content_Length: 40\r\n", next), "200 200 open", "POST /, GET /next"},
+		{"underscore in the name, beside another", post("content_length: 40\r\nContent-Length: 5\r\n", "hello"+next), "200 200 open", "POST / hello, GET /next"},
 		{"name with more to it", post("Content-Length-X: 40\r\nX-Content-Length: 5\r\n", next), "200 200 open", "POST /, GET /next"},
 	}},
 	// RFC 9112, 2.2: a bare LF may be taken for the end of a line in a head; a bare CR and NUL may not be taken for anything.
@@ -291,16 +292,19 @@ var attacks = []struct {
 		{"bare LF behind the last size", chunked("5\r\nhello\r\n0\n\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"bare CR behind a size", chunked("5\rhello\r\n0\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"CR CR LF behind a size", chunked("5\r\r\nhello\r\n0\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
+		// Here net/http takes a bare LF for a line end, as it may (RFC 9112, 2.2), and does not say so.
 		{"bare LF for the empty line", chunked("5\r\nhello\r\n0\r\n\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"no empty line", chunked("5\r\nhello\r\n0\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"trailer", chunked("5\r\nhello\r\n0\r\nA: b\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
-		{"trailer Content-Length", chunked("5\r\nhello\r\n0\r\nContent-Length: 35\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
+		// Without close it is chance whether the connection ends: clientConn looks for a length in all that has come.
+		{"trailer Content-Length", post("Connection: close\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\nContent-Length: 35\r\n\r\n"+smuggled), "200 closed", "POST / hello"},
 		{"trailer Transfer-Encoding", chunked("5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"trailer Host", chunked("5\r\nhello\r\n0\r\nHost: y\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"trailer Connection", chunked("5\r\nhello\r\n0\r\nConnection: close\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"announced trailer Content-Length", post("Transfer-Encoding: chunked\r\nTrailer: Content-Length\r\n", "5\r\nhello\r\n0\r\nContent-Length: 35\r\n\r\n"+smuggled), "400 closed", ""},
 		{"announced trailer Transfer-Encoding", post("Transfer-Encoding: chunked\r\nTrailer: Transfer-Encoding\r\n", "5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n"+smuggled), "400 closed", ""},
 		{"announced trailer Host", post("Transfer-Encoding: chunked\r\nTrailer: Host\r\n", "5\r\nhello\r\n0\r\nHost: y\r\n\r\n"+next), "200 200 open", "POST / hello, GET /next"},
+		{"trailer Content_Length", chunked("5\r\nhello\r\n0\r\nContent_Length: 35\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"trailer that is announced oddly", post("Transfer-Encoding: chunked\r\nTrailer: a b, \x80\r\n", "0\r\n\r\n"+next), "200 200 open", "POST /, GET /next"},
 		{"trailer without a colon", chunked("5\r\nhello\r\n0\r\nA\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"trailer without a name", chunked("5\r\nhello\r\n0\r\n: b\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
@@ -349,6 +353,12 @@ var attacks = []struct {
 		{"half a bracket", hosted("[::1"), "400 closed", ""},
 		{"the other half", hosted("::1]"), "400 closed", ""},
 		{"brackets and more", hosted("[a]b"), "400 closed", ""},
+		{"brackets and a name", hosted("[a]"), "400 closed", ""},
+		{"address without brackets", hosted("::1"), "400 closed", ""},
+		{"port with a sign", hosted("a:+80"), "400 closed", ""},
+		{"port", "GET / HTTP/1.1\r\nHost: a:80\r\n\r\n" + next, "200 200 open", "GET / of [\"a:80\"], GET /next"},
+		{"no port behind the colon", "GET / HTTP/1.1\r\nHost: a:\r\n\r\n" + next, "200 200 open", "GET / of [\"a:\"], GET /next"},
+		{"address and port", "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n" + next, "200 200 open", "GET / of [\"[::1]:80\"], GET /next"},
 		{"host of the target", "GET http://y/ HTTP/1.1\r\nHost: x\r\n\r\n" + next, "200 200 open", "GET / of [\"y\"], GET /next"},
 		{"host of the target only", "GET http://y/ HTTP/1.1\r\n\r\n" + smuggled, "400 closed", ""},
 		{"host of the target, two others", "GET http://y/ HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n" + smuggled, "400 closed", ""},
@@ -374,6 +384,8 @@ var attacks = []struct {
 		{"none", "GET  HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled, "400 closed", ""},
 		{"fragment only", "GET #a HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled, "400 closed", ""},
 		{"asterisk with GET", "GET * HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled, "400 closed", ""},
+		{"asterisk with POST", "POST * HTTP/1.1\r\nHost: x\r\nContent-Length: 35\r\n\r\n" + smuggled, "400 closed", ""},
+		{"asterisk with OPTIONS", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n" + next, "200 200 open", "OPTIONS *, GET /next"},
 		{"asterisk and more", "OPTIONS *a HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled, "400 closed", ""},
 		{"authority with GET", "GET x:80 HTTP/1.1\r\nHost: x\r\n\r\n" + next, "400 200 open", "GET /next"},
 		{"half an escape", "GET /%0 HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled, "400 closed", ""},
@@ -465,6 +477,9 @@ var attacks = []struct {
 		{"upgrade with garbage behind", "GET / HTTP/1.1\r\nHost: x\r\n" + upgrading + "\r\n\x81\x05hello\r\n\r\n" + smuggled, "200 400 closed", "GET /"},
 		{"upgrade to h2c", "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + next, "200 200 open", "GET /, GET /next"},
 		{"upgrade to h2c, settings kept", "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + next, "200 200 open", "GET /, GET /next"},
+		{"upgrade to h2c or another", "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + next, "200 200 open", "GET /, GET /next"},
+		{"upgrade to h2c with a body", post("Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 35\r\n", smuggled+next), "200 200 open", "POST / " + smuggled + ", GET /next"},
+		{"settings of h2c without an upgrade", "GET / HTTP/1.1\r\nHost: x\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n" + next, "200 200 open", "GET /, GET /next"},
 		{"upgrade without connection", "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n" + next, "200 200 open", "GET /, GET /next"},
 		{"connection without upgrade", "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\r\n" + next, "200 200 open", "GET /, GET /next"},
 		{"two upgrades", "GET / HTTP/1.1\r\nHost: x\r\n" + upgrading + "Upgrade: h2c\r\n\r\n" + next, "200 200 open", "GET /, GET /next"},
@@ -490,29 +505,6 @@ var attacks = []struct {
 		{"last chunk without its end", chunked("5\r\nhello\r\n0\r\n"), "499 closed or closed, cut off", "POST / broken off"},
 		{"last chunk with half its end", chunked("5\r\nhello\r\n0\r\n\r"), "499 closed or closed, cut off", "POST / broken off"},
 	}},
-}
-
-// known are attacks whose end is not yet what it should be: the test says so and goes on.
-var known = map[string]string{
-	"codings/underscore":                           "behind CGI and its like, this is Transfer-Encoding",
-	"lengths/underscore in the name":               "behind some that are like CGI, this is Content-Length",
-	"chunks/trailer Content-Length":                "RFC 9110, 6.5.1: no trailers that frame or route a message",
-	"chunks/trailer Transfer-Encoding":             "RFC 9110, 6.5.1",
-	"chunks/trailer Connection":                    "RFC 9110, 6.5.1",
-	"chunks/trailer Host":                          "RFC 9110, 6.5.1",
-	"chunks/announced trailer Host":                "RFC 9110, 6.5.1",
-	"chunks/trailer with a space in its name":      "RFC 9112, 5.1: it is forwarded as it is",
-	"chunks/trailer with a space before the colon": "RFC 9112, 5.1: it is forwarded as it is",
-	"hosts/port of letters":                        "RFC 9112, 3.2: 400",
-	"hosts/two ports":                              "RFC 9112, 3.2: 400",
-	"hosts/port beyond 65535":                      "RFC 9112, 3.2: 400",
-	"hosts/half a bracket":                         "RFC 9112, 3.2: 400",
-	"hosts/the other half":                         "RFC 9112, 3.2: 400",
-	"hosts/brackets and more":                      "RFC 9112, 3.2: 400",
-	"targets/asterisk with GET":                    "RFC 9112, 3.2.4: for OPTIONS only",
-	"request lines/HTTP/2 preface with fields":     "what follows is read as HTTP/1.1",
-	"connections/upgrade to h2c":                   "it would be a tunnel past all that the proxy checks",
-	"connections/upgrade to h2c, settings kept":    "RFC 7540, 3.2.1: HTTP2-Settings is for one connection",
 }
 
 // Ways to send the same bytes.
@@ -702,9 +694,7 @@ func testSmuggledRequests(t *testing.T, in lane) {
 				for _, way := range ways {
 					name := subject.subject + "/" + a.name
 					start(name+"/"+way.name, func(t *testing.T) {
-						if err := a.play(t, in, way.pieces(a.input)); err != nil && known[name] != "" {
-							t.Skipf("known: %s: %v", known[name], err)
-						} else if err != nil {
+						if err := a.play(t, in, way.pieces(a.input)); err != nil {
 							t.Error(err)
 						}
 					})
@@ -722,7 +712,7 @@ func testSmuggledBehindAnswer(t *testing.T, in lane) {
 		for _, subject := range attacks {
 			for _, a := range subject.attacks {
 				name := subject.subject + "/" + a.name
-				if !strings.HasSuffix(a.want, "closed") || a.sees == "" || known[name] != "" {
+				if !strings.HasSuffix(a.want, "closed") || a.sees == "" {
 					continue
 				}
 				for _, way := range ways[:2] {
@@ -794,6 +784,10 @@ type odd struct {
 	want     string // what the client gets, and whether its connection and that to the backend go on: "200 first; open, reused"
 }
 
+// dropsTrailer is the end of a response with a trailer that must not be one. The general path drops it. The fast
+// lane sends on as it reads, and has no way to leave something out but to break off.
+const dropsTrailer = "200 first; open, reused or 200 first broken off; closed, dropped"
+
 var oddResponses = []struct {
 	subject string
 	odds    []odd
@@ -858,9 +852,9 @@ var oddResponses = []struct {
 		{"half a chunk", "GET", chunky("5\r\nfir" + hangsUp), "200 fir broken off; closed, dropped"},
 		{"half a size", "GET", chunky("5" + hangsUp), "200 broken off; closed, dropped"},
 		{"trailer", "GET", chunky("5\r\nfirst\r\n0\r\nA: b\r\n\r\n"), "200 first; open, reused"},
-		{"trailer Content-Length", "GET", chunky("5\r\nfirst\r\n0\r\nContent-Length: 3\r\n\r\n"), "200 first; open, reused"},
-		{"trailer Transfer-Encoding", "GET", chunky("5\r\nfirst\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n"), "200 first; open, reused"},
-		{"trailer Connection", "GET", chunky("5\r\nfirst\r\n0\r\nConnection: close\r\n\r\n"), "200 first; open, reused"},
+		{"trailer Content-Length", "GET", chunky("5\r\nfirst\r\n0\r\nContent-Length: 3\r\n\r\n"), dropsTrailer},
+		{"trailer Transfer-Encoding", "GET", chunky("5\r\nfirst\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n"), dropsTrailer},
+		{"trailer Connection", "GET", chunky("5\r\nfirst\r\n0\r\nConnection: close\r\n\r\n"), dropsTrailer},
 		{"announced trailer Content-Length", "GET", respond("Trailer: Content-Length\r\nTransfer-Encoding: chunked\r\n", "5\r\nfirst\r\n0\r\nContent-Length: 3\r\n\r\n"), "502; open, dropped"},
 		{"trailer without a colon", "GET", chunky("5\r\nfirst\r\n0\r\nA\r\n\r\n"), "200 first broken off; closed, dropped"},
 		{"trailer with a space in its name", "GET", chunky("5\r\nfirst\r\n0\r\nA B: c\r\n\r\n"), "200 first; open, reused or 200 first broken off; closed, dropped"},
@@ -972,21 +966,6 @@ var oddResponses = []struct {
 	}},
 }
 
-// knownOdd are responses that end so.
-var knownOdd = map[string]string{
-	"lengths/leading zeros":            "the client gets them too",
-	"lengths/and chunked":              "RFC 9112, 6.3: an error; but the connection is used again",
-	"lengths/space before the colon":   "RFC 9112, 5.1: the whole field is dropped, not the space",
-	"chunks/space before the colon":    "RFC 9112, 5.1: the field is dropped, and the chunks are taken for the body",
-	"chunks/trailer Content-Length":    "RFC 9110, 6.5.1: no trailers that frame a message",
-	"chunks/trailer Transfer-Encoding": "RFC 9110, 6.5.1",
-	"chunks/trailer Connection":        "RFC 9110, 6.5.1",
-	"chunks/over HTTP/1.0":             "RFC 9112, 6.1: the connection must be closed",
-	"heads/status 0":                   "the handler panics, and its request counts as in flight forever",
-	"heads/status 99":                  "the handler panics",
-	"heads/status with a sign":         "the handler panics",
-}
-
 // play asks for the odd response and then for the good one, and says what went wrong.
 func (r odd) play(t *testing.T, in lane, pieces func(string) []string) error {
 	response, ends := strings.CutSuffix(r.response, hangsUp)
@@ -1060,9 +1039,7 @@ func testMalformedResponses(t *testing.T, in lane) {
 					}
 					name := subject.subject + "/" + r.name
 					start(name+"/"+way.name, func(t *testing.T) {
-						if err := r.play(t, in, way.pieces); err != nil && knownOdd[name] != "" {
-							t.Skipf("known: %s: %v", knownOdd[name], err)
-						} else if err != nil {
+						if err := r.play(t, in, way.pieces); err != nil {
 							t.Error(err)
 						}
 					})

@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -306,6 +308,55 @@ func testTrailers(t *testing.T, in lane) {
 		}
 		if got := b.conns.Load(); got != 1 {
 			t.Errorf("%d connections, want 1", got)
+		}
+	}
+}
+
+// TestForgedTrailers: what the header must not say without us a trailer must not say either.
+func TestForgedTrailers(t *testing.T) { run(t, testForgedTrailers) }
+
+func testForgedTrailers(t *testing.T, in lane) {
+	forged := "Host: y\r\nContent-Length: 5\r\nTransfer-Encoding: gzip\r\nConnection: close\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n" +
+		"X_Forwarded_For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nProxy: y\r\nAuthorization: Basic eDp5\r\nCookie: a=b\r\nHop: z\r\n"
+	for _, announced := range []string{"", "Trailer: Host, X-Forwarded-For, X-Real-IP, Authorization, Hop\r\n", "Trailer: Sum\r\n"} {
+		b := startBackend(t, "one", func(w http.ResponseWriter, r *http.Request) {
+			announced := slices.Sorted(maps.Keys(r.Trailer))
+			body, err := io.ReadAll(r.Body)
+			fmt.Fprintf(w, "%s %v %s %v", body, err, announced, r.Trailer)
+		})
+		p := serve(t, in, web(b))
+		w := p.dial()
+		// Whether the connection goes on is chance, see clientConn.
+		res := w.do("POST /\nConnection: close, hop\nTransfer-Encoding: chunked\n"+strings.ReplaceAll(announced, "\r\n", "\n"),
+			"5\r\nhello\r\n0\r\n"+forged+"Sum: 42\r\n\r\n")
+		names := "[]"
+		if strings.Contains(announced, "Sum") {
+			names = "[Sum]"
+		}
+		if got, want := res.String(), "200 hello <nil> "+names+" map[Sum:[42]]"; got != want {
+			t.Errorf("%q: got %s, want %s", announced, got, want)
+		}
+	}
+}
+
+// TestForgedResponseTrailers: nor may those of a backend frame anything; others pass. The fast lane breaks such a
+// response off, see dropsTrailer.
+func TestForgedResponseTrailers(t *testing.T) {
+	const chunks = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nSum: 42\r\nContent-Length: 3\r\nConnection: close\r\nHop: z\r\nSet-Cookie: a=b\r\nContent_Length: 3\r\n\r\n"
+	for _, fields := range []string{"", "Trailer: Sum, Connection, Set-Cookie\r\n", "Trailer: Sum\r\n"} {
+		b := rawBackend(t, "one", answers("HTTP/1.1 200 OK\r\nConnection: hop\r\n"+fields+chunks))
+		p := serve(t, lanes[0], web(b))
+		w := p.dial()
+		for range 2 {
+			w.ask("GET /")
+			m, err := readStrict(w.r, "GET")
+			if err != nil || m.status != "200" || m.body != "hello" {
+				t.Fatalf("%q: got %s %q, %v", fields, m.status, m.body, err)
+			}
+			res := w.do("GET /")
+			if got, want := fmt.Sprint(res, res.Trailer), "200 hello map[Sum:[42]]"; got != want {
+				t.Errorf("%q: got %s, want %s", fields, got, want)
+			}
 		}
 	}
 }

@@ -32,6 +32,7 @@ type Conn struct {
 
 	written   int64     // bytes handed to the kernel for this exchange; the uploader's once there is one
 	headLeft  int64     // bytes of the response header that may still come; negative: no limit
+	framing   framing   // of the response whose head is being read
 	idleSince time.Time // guarded by the pool's mu while idle
 
 	// The read deadline that the kernel knows. It is moved only when less than the timeout is left, so
@@ -103,8 +104,8 @@ func (c *Conn) expectBy(now time.Time, timeout time.Duration) {
 	}
 }
 
-// readSide counts a response header against its limit, and tells a body before a read may have to wait:
-// only here is it known, since what parses a body may hold some of it back.
+// readSide counts a response header against its limit, shows it to framing, and tells a body before a read may
+// have to wait: only here is it known, since what parses a body may hold some of it back.
 type readSide struct{ c *Conn }
 
 func (r readSide) Read(p []byte) (int, error) {
@@ -128,6 +129,7 @@ func (r readSide) Read(p []byte) (int, error) {
 	}
 	if c.headLeft > 0 {
 		c.headLeft -= int64(n)
+		c.framing.look(p[:n])
 	}
 	return n, err
 }

@@ -120,12 +120,16 @@ func (x *exchange) begin() error {
 
 // await returns the response to what was sent, or why there is none; err: nothing was sent.
 func (x *exchange) await(err error) (res *http.Response, _ error) {
+	defer func() {
+		if res == nil { // or a hook has panicked
+			x.stop()
+			x.c.pool.discard(x.c)
+		}
+	}()
 	if err == nil {
 		res, err = x.read()
 	}
 	if err != nil {
-		x.stop()
-		x.c.pool.discard(x.c)
 		err.(*Error).Reused = x.c.reused
 		return nil, err
 	}
@@ -141,11 +145,18 @@ func (x *exchange) read() (*http.Response, error) {
 	}
 	c.answered.Store(true)
 	for interim := 0; ; interim++ {
+		come, _ := c.br.Peek(c.br.Buffered()) // readSide has the rest
+		c.framing = framing{}
+		c.framing.look(come)
 		res, err := http.ReadResponse(c.br, x.req)
 		if err != nil {
 			return nil, x.failed(Answer, err)
 		}
 		switch code := res.StatusCode; {
+		case c.framing.spaced: // RFC 9112, 5.1: not to be passed on; and without it the response ends elsewhere
+			return nil, x.failed(Answer, errors.New("space behind the name of a field that frames"))
+		case code < 100: // which ReadResponse lets pass, also as "+20"
+			return nil, x.failed(Answer, fmt.Errorf("status %d", code))
 		case code >= 200:
 			c.headLeft = -1
 			x.up.headCame()
@@ -194,7 +205,9 @@ func (x *exchange) failed(phase Phase, err error) error {
 
 // deliver prepares a final response for its reader.
 func (x *exchange) deliver(res *http.Response) *http.Response {
-	b := &Body{x: *x, res: res, inner: res.Body, timeout: x.opts.ReadTimeout}
+	plainLength(res.Header)
+	b := &Body{x: *x, res: res, inner: res.Body, timeout: x.opts.ReadTimeout, connection: res.Header["Connection"]}
+	DropTrailers(res.Trailer, b.connection) // announced ones
 	if ct := res.Header.Get("Content-Type"); strings.HasPrefix(strings.ToLower(ct), "text/event-stream") {
 		b.timeout = 0
 	}
@@ -213,11 +226,12 @@ type Body struct {
 	// far should go out now.
 	OnWait func()
 
-	x       exchange
-	res     *http.Response
-	inner   io.ReadCloser
-	timeout time.Duration
-	err     error // sticky: io.EOF after the end
+	x          exchange
+	res        *http.Response
+	inner      io.ReadCloser
+	timeout    time.Duration
+	connection []string // the response's field, which its reader may remove
+	err        error    // sticky: io.EOF after the end
 }
 
 var errBodyClosed = errors.New("response body closed")
@@ -233,6 +247,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	n, err := b.inner.Read(p)
 	switch {
 	case err == io.EOF:
+		DropTrailers(b.res.Trailer, b.connection)
 		b.finish()
 	case err != nil:
 		b.err = fmt.Errorf("response body: %w", c.why(err))
@@ -276,7 +291,7 @@ func (b *Body) finish() {
 	b.err = io.EOF
 	c := b.x.c
 	c.body = nil
-	if b.x.stop() && !b.res.Close && c.br.Buffered()+len(c.plain.ahead) == 0 {
+	if b.x.stop() && !b.res.Close && !c.framing.mixed(b.res) && c.br.Buffered()+len(c.plain.ahead) == 0 {
 		b.x.up.giveBack(c)
 	} else {
 		c.pool.discard(c)
