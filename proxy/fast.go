@@ -70,11 +70,12 @@ func (l *fastLane) accept(ln net.Listener) error {
 		if ok {
 			c.raw, err = tc.SyscallConn()
 		}
-		if !ok || err != nil || l.server.trusts(c.peer) { // whose X-Forwarded-* must be read
-			c.raw = nil
+		if !ok || err != nil {
+			c.stays = true
 			c.handOver(nil)
 			continue
 		}
+		c.trusted = l.server.trusts(c.peer)
 		c.ready = c.serve
 		l.enter(c, connNew)
 	}
@@ -201,6 +202,8 @@ type fastConn struct {
 	fd       uintptr               // good while in ready
 	state    atomic.Int32
 	end      outcome   // why ready has returned true
+	trusted  bool      // what the peer says of others is believed
+	stays    bool      // once it is left to the general path
 	pieces   bool      // some of a request has come, and the deadline is for the rest
 	rests    bool      // it is in the lane's lounge, and has no goroutine; guarded by the lane's mu
 	deadline time.Time // of reads, as the runtime knows it
@@ -375,7 +378,7 @@ func (c *fastConn) write(a, b []byte) error {
 func (c *fastConn) handOver(x *plain) {
 	c.lane.server.handed.Add(1)
 	cc := &clientConn{Conn: c.nc}
-	if c.raw != nil {
+	if !c.stays {
 		cc.fast = c
 		c.pieces, c.deadline = false, time.Time{}
 		c.nc.SetReadDeadline(c.deadline)

@@ -1,27 +1,34 @@
 package proxy
 
 import (
-	"net/http"
 	"strings"
 
 	"longshore/balancer"
 )
 
+// An inbound is a request as its lane has it: what affinity may go by.
+type inbound interface {
+	client() string // the IP address
+	target() string // as the client wrote it
+	host() string   // the Host field
+	values(field string) []string
+}
+
 // A keyFunc makes the affinity key of a request, for policies that hash; zero: it has none.
-type keyFunc func(x *exchange) uint64
+type keyFunc func(in inbound) uint64
 
 // newKey compiles what a policy hashes by; nil: nothing.
 func newKey(k balancer.Key) keyFunc {
 	if len(k) == 0 {
 		return nil
 	}
-	return func(x *exchange) uint64 {
+	return func(in inbound) uint64 {
 		var h balancer.Hasher
 		any := false // a key of text alone is empty: all requests would have the same
 		for _, p := range k {
 			v := p.Text
 			if p.Var != "" {
-				v = x.variable(p.Var, p.Name)
+				v = variable(in, p.Var, p.Name)
 				any = any || v != ""
 			}
 			h.Add(v)
@@ -34,34 +41,41 @@ func newKey(k balancer.Key) keyFunc {
 }
 
 // variable is the value of an nginx variable for the request, empty if it has none.
-func (x *exchange) variable(kind, name string) string {
-	r := x.in
+func variable(in inbound, kind, name string) string {
 	switch kind {
 	case "remote_addr":
-		return x.clientIP()
+		return in.client()
 	case "remote_net": // what ip_hash goes by: a network of 256 addresses, or an IPv6 address
-		ip := x.clientIP()
+		ip := in.client()
 		if i := strings.LastIndexByte(ip, '.'); i >= 0 && !strings.Contains(ip, ":") {
 			return ip[:i]
 		}
 		return ip
 	case "request_uri":
-		return r.RequestURI
+		return in.target()
 	case "host":
-		return canonicalHost(r.Host)
+		return canonicalHost(in.host())
 	case "http": // $http_x_user is X-User
-		return r.Header.Get(strings.ReplaceAll(name, "_", "-"))
+		if vs := in.values(strings.ReplaceAll(name, "_", "-")); len(vs) > 0 {
+			return vs[0]
+		}
 	case "cookie":
-		return cookie(r.Header, name)
+		return cookie(in, name)
 	case "arg":
-		return argument(r.URL.RawQuery, name)
+		_, query, _ := strings.Cut(in.target(), "?")
+		return argument(query, name)
 	}
 	return ""
 }
 
+func (x *exchange) client() string               { return x.clientIP() }
+func (x *exchange) target() string               { return x.in.RequestURI }
+func (x *exchange) host() string                 { return x.in.Host }
+func (x *exchange) values(field string) []string { return x.in.Header.Values(field) }
+
 // cookie is the value of a cookie as the client wrote it.
-func cookie(h http.Header, name string) string {
-	for _, line := range h["Cookie"] {
+func cookie(in inbound, name string) string {
+	for _, line := range in.values("Cookie") {
 		for part := range strings.SplitSeq(line, ";") {
 			if k, v, ok := strings.Cut(strings.TrimSpace(part), "="); ok && k == name {
 				return v

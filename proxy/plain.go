@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -135,7 +136,13 @@ func (x *plain) serve() outcome {
 		path = x.path
 	}
 	svc, route := table.Lookup(host, text(path))
-	if svc == nil || !svc.plain || route.Dest != "" {
+	switch {
+	case svc == nil:
+		return general
+	case !svc.plain || route.Dest != "":
+		c.stays = true
+		return general
+	case svc.spec.Internal && isOutside(x.client()):
 		return general
 	}
 	if max := int64(svc.spec.Settings.MaxBody); max > 0 && x.req.Length > max {
@@ -147,6 +154,12 @@ func (x *plain) serve() outcome {
 	x.carrier, x.server, x.svc, x.route, x.start = x, s, svc, route, time.Now()
 	x.status, x.written, x.ended = 0, 0, time.Time{}
 	x.makeHead(host, port)
+	if svc.key != nil {
+		x.key = svc.key(x)
+	}
+	if svc.sticky != nil {
+		x.bound = svc.sticky.token(x)
+	}
 
 	goesOn := false
 	switch err := x.find(); {
@@ -194,15 +207,61 @@ func (x *plain) next() {
 func (x *plain) makeHead(host, port string) {
 	b := x.req.Cuts.AppendKept(x.out[:0], x.in, 0, x.req.Size-len("\r\n"))
 	peer := x.conn.peer
-	b = append(b, "X-Forwarded-For: "...)
-	b = append(b, peer...)
-	b = append(b, "\r\nX-Real-Ip: "...)
-	b = append(b, peer...)
-	b = append(b, "\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: "...)
-	b = append(b, host...)
-	b = append(b, "\r\nX-Forwarded-Port: "...)
-	b = append(b, port...)
-	x.out = append(b, "\r\n\r\n"...)
+	if x.conn.trusted {
+		b = x.appendTrusted(b, host, port)
+	} else {
+		b = appendField(b, "X-Forwarded-For", peer)
+		b = appendField(b, "X-Real-Ip", peer)
+		b = appendField(b, "X-Forwarded-Proto", "http")
+		b = appendField(b, "X-Forwarded-Host", host)
+		b = appendField(b, "X-Forwarded-Port", port)
+	}
+	x.out = append(b, "\r\n"...)
+}
+
+// appendTrusted appends what a trusted proxy has said of the client, and that it has said so.
+func (x *plain) appendTrusted(b []byte, host, port string) []byte {
+	hops := x.conn.peer
+	if prior := strings.Join(x.values("X-Forwarded-For"), ", "); prior != "" {
+		hops = prior + ", " + hops
+	}
+	b = appendField(b, "X-Forwarded-For", hops)
+	b = appendField(b, "X-Real-Ip", x.client())
+	for _, f := range [...]struct{ name, ours string }{{"X-Forwarded-Proto", "http"}, {"X-Forwarded-Host", host}, {"X-Forwarded-Port", port}, {"Forwarded", ""}} {
+		given := x.values(f.name)
+		for _, v := range given {
+			b = appendField(b, f.name, v)
+		}
+		if len(given) == 0 && f.ours != "" {
+			b = appendField(b, f.name, f.ours)
+		}
+	}
+	return b
+}
+
+func appendField(b []byte, name, value string) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = append(b, value...)
+	return append(b, "\r\n"...)
+}
+
+// client is the address of the client, see exchange.clientIP.
+func (x *plain) client() string {
+	if !x.conn.trusted {
+		return x.conn.peer
+	}
+	return clientIP(x.conn.lane.server, x.conn.peer, x.values("X-Forwarded-For"))
+}
+
+func (x *plain) target() string { return text(x.req.Target.Of(x.in)) }
+func (x *plain) host() string   { return text(x.req.Host.Of(x.in)) }
+
+func (x *plain) values(field string) (vs []string) {
+	for _, v := range http1.Values(nil, x.in[:x.req.Size], strings.ToLower(field)) {
+		vs = append(vs, text(v))
+	}
+	return vs
 }
 
 // body is the request's.
@@ -370,6 +429,11 @@ func (x *plain) makeResponse(ends bool) []byte {
 		b = append(b, httpDate(x.start)...)
 		b = append(b, "\r\n"...)
 	}
+	if x.svc.sticky != nil {
+		if line := x.svc.sticky.setCookie(x, x.backend); line != "" {
+			b = appendField(b, "Set-Cookie", line)
+		}
+	}
 	if ends {
 		b = append(b, "Connection: close\r\n"...)
 	}
@@ -444,8 +508,8 @@ func (x *plain) tell(took time.Duration) {
 		return
 	}
 	x.record = Record{
-		Time: x.start, Duration: took, ClientIP: x.conn.peer,
-		Method: x.req.Method, URI: text(x.req.Target.Of(x.in)), Proto: "HTTP/1.1", Host: text(x.req.Host.Of(x.in)),
+		Time: x.start, Duration: took, ClientIP: x.client(),
+		Method: x.req.Method, URI: x.target(), Proto: "HTTP/1.1", Host: x.host(),
 		Status: x.status, Bytes: x.written, Referer: text(x.req.Referer.Of(x.in)), UserAgent: text(x.req.UserAgent.Of(x.in)),
 		Service: x.svc.spec.Name, Upstream: x.via, ContentLen: x.req.Length,
 	}

@@ -484,7 +484,7 @@ func (r *Router) buildLocked(spec discovery.Service, old *Table) *Service {
 	settings, now := spec.Settings, time.Now()
 	s.buildTiers(now)
 	s.key, s.timing, s.sticky = newKey(settings.Balancer.Key()), settings.Balancer.Timing(), newStickiness(s, r.secret)
-	s.plain = s.key == nil && s.sticky == nil && !spec.Internal
+	s.plain = s.sticky == nil || s.sticky.Mode != discovery.StickyLearn
 	if s.rising {
 		r.riseLocked(s, now)
 	}

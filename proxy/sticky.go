@@ -71,15 +71,15 @@ func (st *stickiness) have(token string) *member {
 }
 
 // token is what a request says of where it is bound.
-func (st *stickiness) token(x *exchange) string {
+func (st *stickiness) token(in inbound) string {
 	switch st.Mode {
 	case discovery.StickyCookie:
-		return cookie(x.in.Header, st.Cookie)
+		return cookie(in, st.Cookie)
 	case discovery.StickyLearn:
-		return st.learnt.find(st.value(x, st.Lookup), st.Timeout)
+		return st.learnt.find(value(in, st.Lookup), st.Timeout)
 	}
 	for v := range strings.FieldsSeq(st.Lookup) {
-		id := st.value(x, v)
+		id := value(in, v)
 		if id == "" {
 			continue
 		}
@@ -92,28 +92,35 @@ func (st *stickiness) token(x *exchange) string {
 }
 
 // value is that of a variable of the request: "$cookie_name".
-func (st *stickiness) value(x *exchange, variable string) string {
-	kind, name, _ := strings.Cut(strings.TrimPrefix(variable, "$"), "_")
-	return x.variable(kind, name)
+func value(in inbound, v string) string {
+	kind, name, _ := strings.Cut(strings.TrimPrefix(v, "$"), "_")
+	return variable(in, kind, name)
 }
 
 // answered binds the client to the backend that has answered.
-func (st *stickiness) answered(x *exchange, b *member, h http.Header) {
-	token := st.names[b.Backend]
-	switch {
-	case token == "":
-	case st.Mode == discovery.StickyLearn:
-		st.learnt.add(st.created(h), token, st.Most, st.Timeout)
-	case st.Mode == discovery.StickyCookie && cookie(x.in.Header, st.Cookie) != token:
-		c := http.Cookie{
-			Name: st.Cookie, Value: token, Domain: st.Domain, Path: cmp.Or(st.Path, "/"), HttpOnly: st.HTTP, Secure: st.Secure,
-			SameSite: map[string]http.SameSite{"strict": http.SameSiteStrictMode, "lax": http.SameSiteLaxMode, "none": http.SameSiteNoneMode}[st.Same],
-		}
-		if st.Expires > 0 {
-			c.MaxAge, c.Expires = int(st.Expires.Seconds()), time.Now().Add(st.Expires)
-		}
-		h.Add("Set-Cookie", c.String())
+func (st *stickiness) answered(in inbound, b *member, h http.Header) {
+	if line := st.setCookie(in, b); line != "" {
+		h.Add("Set-Cookie", line)
 	}
+	if token := st.names[b.Backend]; token != "" && st.Mode == discovery.StickyLearn {
+		st.learnt.add(st.created(h), token, st.Most, st.Timeout)
+	}
+}
+
+// setCookie is the Set-Cookie that binds the client to the backend that has answered; empty: none is needed.
+func (st *stickiness) setCookie(in inbound, b *member) string {
+	token := st.names[b.Backend]
+	if st.Mode != discovery.StickyCookie || token == "" || cookie(in, st.Cookie) == token {
+		return ""
+	}
+	c := http.Cookie{
+		Name: st.Cookie, Value: token, Domain: st.Domain, Path: cmp.Or(st.Path, "/"), HttpOnly: st.HTTP, Secure: st.Secure,
+		SameSite: map[string]http.SameSite{"strict": http.SameSiteStrictMode, "lax": http.SameSiteLaxMode, "none": http.SameSiteNoneMode}[st.Same],
+	}
+	if st.Expires > 0 {
+		c.MaxAge, c.Expires = int(st.Expires.Seconds()), time.Now().Add(st.Expires)
+	}
+	return c.String()
 }
 
 // created is the session that a response begins; empty: none.

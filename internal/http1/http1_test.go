@@ -3,6 +3,7 @@ package http1
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -375,6 +376,15 @@ func BenchmarkResponse(b *testing.B) {
 	for b.Loop() {
 		if r.Parse(buf, false) != Plain {
 			b.Fatal("not plain")
+		}
+	}
+}
+
+func TestValues(t *testing.T) {
+	head := crlf("GET / HTTP/1.1\nHost: a\nCookie: b\nX: \ncookie:  c \nCookies: d\n\nCookie: e\n")
+	for name, want := range map[string]string{"cookie": `["b" "c"]`, "x": `[""]`, "y": `[]`, "get": `[]`} {
+		if got := fmt.Sprintf("%q", Values(nil, head, name)); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
 		}
 	}
 }
