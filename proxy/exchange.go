@@ -45,6 +45,7 @@ type exchange struct {
 	status     int      // 0: nothing written
 	written    int64    // bytes of the response's body
 	dirty      bool     // something is written that may sit in a buffer
+	told       Record   // what Server.Record was shown
 }
 
 var exchanges = sync.Pool{New: func() any {

@@ -396,7 +396,7 @@ func newProxy(t testing.TB, in lane) *testProxy {
 	t.Helper()
 	p := &testProxy{t: t, records: make(chan *Record, 1<<14), stopped: make(chan error, 1)}
 	log := slog.New(slog.DiscardHandler)
-	p.Server = &Server{Log: log, Record: func(r *Record) { p.records <- r }}
+	p.Server = &Server{Log: log, Record: func(r *Record) { p.records <- cloneRecord(r) }}
 	p.Router = NewRouter(func(k health.Key, o health.Outcome) {
 		if p.heard != nil {
 			p.heard(k, o)
@@ -475,6 +475,17 @@ func (p *testProxy) backend(b *backend) *Backend {
 	p.Router.mu.Lock()
 	defer p.Router.mu.Unlock()
 	return p.Router.backends[b.key]
+}
+
+// cloneRecord returns what outlives a call of Server.Record.
+func cloneRecord(r *Record) *Record {
+	c := *r
+	for _, s := range []*string{
+		&c.ClientIP, &c.User, &c.Method, &c.URI, &c.Proto, &c.Host, &c.Referer, &c.UserAgent, &c.Service, &c.Upstream,
+	} {
+		*s = strings.Clone(*s)
+	}
+	return &c
 }
 
 // record waits for the record of the next request that ended.

@@ -23,7 +23,7 @@ type Server struct {
 	Grace         time.Duration  // how long requests in flight may take at the end; zero: none
 	Queue         int            // requests that may wait for the Router's first State; zero: none
 	QueueTimeout  time.Duration  // how long they wait
-	Record        func(*Record)  // told of each request after it; must not block; nil: nobody
+	Record        func(*Record)  // told of each request after it; must not block, nor keep the Record; nil: nobody
 	Log           *slog.Logger   // nil: discard
 
 	restTime time.Duration            // for tests; zero: the constant of that name
@@ -34,7 +34,8 @@ type Server struct {
 	lastCall chan struct{}            // closed when whoever waits for a backend must be answered; set by Serve
 }
 
-// A Record is what an access log may say of one request.
+// A Record is what an access log may say of one request. It and its strings are the Server's, and valid
+// only until Server.Record returns: the next request may use the same memory. Who keeps any of them clones it.
 type Record struct {
 	Time       time.Time // when the request had come
 	Duration   time.Duration
@@ -274,7 +275,8 @@ func (s *Server) record(x *exchange) {
 	if x.upgraded != nil {
 		bytes = x.upgraded.written.Load()
 	}
-	rec := Record{
+	rec := &x.told
+	*rec = Record{
 		Time: x.start, Duration: d, ClientIP: x.clientIP(),
 		Method: r.Method, URI: r.RequestURI, Proto: r.Proto, Host: r.Host,
 		Status: x.status, Bytes: bytes, Referer: r.Referer(), UserAgent: r.UserAgent(),
@@ -283,7 +285,7 @@ func (s *Server) record(x *exchange) {
 	if _, ok := r.Header["Authorization"]; ok {
 		rec.User, _, _ = r.BasicAuth()
 	}
-	s.Record(&rec)
+	s.Record(rec)
 }
 
 // serverLog takes what http.Server has to say, such as a client's broken TLS or a panic.

@@ -1,158 +1,173 @@
 // Package accesslog writes one line per request, in nginx's combined format or as JSON.
 //
-// Lines are formatted and written by one goroutine of their own, so a slow reader of stdout slows no
-// request: when it cannot keep up, lines are dropped and counted.
+// A request pays for a copy of its record into a batch. One goroutine formats and writes the batches, so
+// a slow reader of stdout slows no request: when it cannot keep up, lines are dropped and counted.
 package accesslog
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"io"
 	"log/slog"
-	"strconv"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"longshore/proxy"
 )
 
-// backlog is how many requests may wait to be written.
-const backlog = 8192
+// batchSize is how many bytes of records are handed over at once. A longer record has a batch of its own.
+const batchSize = 64 << 10
 
-// flushEvery is how long a line may sit in the buffer.
+// backlog is how many bytes of batches may wait to be written, some 16,000 requests.
+const backlog = 4 << 20
+
+// flushEvery is how long a record may sit in a batch that does not get full.
 const flushEvery = 200 * time.Millisecond
 
-// A Log is told of requests by Record, and writes them while Run runs.
+// A Log is told of requests by Record, and writes them while Run runs, in order.
 type Log struct {
-	append  func([]byte, *proxy.Record) []byte
+	append  func([]byte, *entry) []byte // a line; only Run calls it
+	all     bool                        // entries are whole; otherwise they lack what combined does without
 	out     io.Writer
 	log     *slog.Logger
-	records chan *proxy.Record // buffered: the data path never waits
+	full    chan struct{} // a batch waits; buffered: already rung
 	dropped atomic.Int64
+
+	mu      sync.Mutex // held for a copy at most; guards the following
+	batch   []byte     // packed records, not yet handed over; nil: none
+	waiting [][]byte   // batches handed over before, the oldest first
+	held    int        // bytes of what waits or is being written
+	free    [][]byte   // written and empty, each of batchSize
 }
 
 // New returns a Log that writes to out in a format: "combined" or "json".
 func New(out io.Writer, format string, log *slog.Logger) *Log {
-	l := &Log{append: appendCombined, out: out, log: log, records: make(chan *proxy.Record, backlog)}
+	l := &Log{append: new(combined).append, out: out, log: log, full: make(chan struct{}, 1)}
 	if format == "json" {
-		l.append = appendJSON
+		l.append, l.all = appendJSON, true
 	}
 	return l
 }
 
-// Record takes a request to be written. It keeps r and never waits.
+// Record takes a request to be written. It copies what it needs of r, and never waits for the writer.
 func (l *Log) Record(r *proxy.Record) {
-	select {
-	case l.records <- r:
-	default:
+	n := packedSize(r)
+	l.mu.Lock()
+	ok := l.fitLocked(n)
+	if ok {
+		l.batch = pack(l.batch, r, l.all)
+	}
+	l.mu.Unlock()
+	if !ok {
 		l.dropped.Add(1)
+	}
+}
+
+// fitLocked sees to it that n more bytes fit into the batch. It is false when too much waits already.
+func (l *Log) fitLocked(n int) bool {
+	if len(l.batch)+n <= cap(l.batch) {
+		return true
+	}
+	if l.batch != nil {
+		if l.held+cap(l.batch) > backlog {
+			return false
+		}
+		l.handOverLocked()
+		select {
+		case l.full <- struct{}{}:
+		default:
+		}
+	}
+	if last := len(l.free) - 1; n <= batchSize && last >= 0 {
+		l.batch, l.free = l.free[last], l.free[:last]
+	} else {
+		l.batch = make([]byte, 0, max(n, batchSize))
+	}
+	return true
+}
+
+func (l *Log) handOverLocked() {
+	l.waiting = append(l.waiting, l.batch)
+	l.held += cap(l.batch)
+	l.batch = nil
+}
+
+// handOver lets the batch wait to be written although it is not full.
+func (l *Log) handOver() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.batch != nil {
+		l.handOverLocked()
+	}
+}
+
+// next returns the oldest batch that waits, nil if none does. Its caller ends with written.
+func (l *Log) next() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) == 0 {
+		return nil
+	}
+	batch := l.waiting[0]
+	l.waiting = slices.Delete(l.waiting, 0, 1) // a few dozen at most
+	return batch
+}
+
+func (l *Log) written(batch []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held -= cap(batch)
+	if cap(batch) == batchSize {
+		l.free = append(l.free, batch[:0])
 	}
 }
 
 // Run writes until ctx is done, and then what is left.
 func (l *Log) Run(ctx context.Context) error {
-	w := bufio.NewWriterSize(l.out, 64<<10)
-	defer w.Flush()
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
-	var line []byte
-	write := func(r *proxy.Record) {
-		line = append(l.append(line[:0], r), '\n')
-		w.Write(line)
-	}
+	var s scratch
 	for {
 		select {
-		case r := <-l.records:
-			write(r)
+		case <-l.full:
+			l.write(&s)
 		case <-tick.C:
-			w.Flush()
-			if n := l.dropped.Swap(0); n > 0 {
-				l.log.Warn("access log: the reader of stdout is too slow, lines dropped", "lines", n)
-			}
+			l.flush(&s)
 		case <-ctx.Done():
-			for {
-				select {
-				case r := <-l.records:
-					write(r)
-				default:
-					return nil
-				}
+			l.flush(&s)
+			return nil
+		}
+	}
+}
+
+// A scratch is memory that Run uses again.
+type scratch struct {
+	entry entry
+	lines []byte
+}
+
+// flush writes all there is, and tells of what is not.
+func (l *Log) flush(s *scratch) {
+	l.handOver()
+	l.write(s)
+	if n := l.dropped.Swap(0); n > 0 {
+		l.log.Warn("access log: the reader of stdout is too slow, lines dropped", "lines", n)
+	}
+}
+
+// write writes the batches that wait.
+func (l *Log) write(s *scratch) {
+	for batch := l.next(); batch != nil; batch = l.next() {
+		s.lines = s.lines[:0]
+		for rest := batch; len(rest) > 0; {
+			rest = s.entry.unpack(rest, l.all)
+			s.lines = append(l.append(s.lines, &s.entry), '\n')
+			if len(s.lines) >= batchSize || len(rest) == 0 {
+				l.out.Write(s.lines) // who could be told that it fails?
+				s.lines = s.lines[:0]
 			}
 		}
+		l.written(batch)
 	}
-}
-
-// appendCombined is nginx's predefined format "combined":
-// $remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent"
-func appendCombined(b []byte, r *proxy.Record) []byte {
-	b = append(b, r.ClientIP...)
-	b = append(b, " - "...)
-	b = appendOr(b, r.User)
-	b = append(b, " ["...)
-	b = r.Time.AppendFormat(b, "02/Jan/2006:15:04:05 -0700")
-	b = append(b, `] "`...)
-	b = appendEscaped(b, r.Method)
-	b = append(b, ' ')
-	b = appendEscaped(b, r.URI)
-	b = append(b, ' ')
-	b = append(b, r.Proto...)
-	b = append(b, `" `...)
-	b = strconv.AppendInt(b, int64(r.Status), 10)
-	b = append(b, ' ')
-	b = strconv.AppendInt(b, r.Bytes, 10)
-	b = append(b, ` "`...)
-	b = appendOr(b, r.Referer)
-	b = append(b, `" "`...)
-	b = appendOr(b, r.UserAgent)
-	return append(b, '"')
-}
-
-// appendOr writes "-" for what is empty, as nginx does.
-func appendOr(b []byte, s string) []byte {
-	if s == "" {
-		return append(b, '-')
-	}
-	return appendEscaped(b, s)
-}
-
-// appendEscaped escapes as nginx's default does: quotes, backslashes, control bytes and everything
-// above 126 become \xXX, so that no client can forge a line.
-func appendEscaped(b []byte, s string) []byte {
-	const hex = "0123456789ABCDEF"
-	for i := range len(s) {
-		if c := s[i]; c == '"' || c == '\\' || c < 32 || c > 126 {
-			b = append(b, '\\', 'x', hex[c>>4], hex[c&15])
-		} else {
-			b = append(b, c)
-		}
-	}
-	return b
-}
-
-// appendJSON writes one object; times are in RFC 3339 and seconds, sizes in bytes.
-func appendJSON(b []byte, r *proxy.Record) []byte {
-	line, err := json.Marshal(struct {
-		Time      string  `json:"time"`
-		ClientIP  string  `json:"remote_addr"`
-		User      string  `json:"remote_user,omitempty"`
-		Method    string  `json:"method"`
-		Host      string  `json:"host"`
-		URI       string  `json:"uri"`
-		Proto     string  `json:"proto"`
-		Status    int     `json:"status"`
-		Bytes     int64   `json:"bytes"`
-		Duration  float64 `json:"duration"`
-		Service   string  `json:"service,omitempty"`
-		Upstream  string  `json:"upstream,omitempty"`
-		Referer   string  `json:"referer,omitempty"`
-		UserAgent string  `json:"user_agent,omitempty"`
-	}{
-		r.Time.Format(time.RFC3339Nano), r.ClientIP, r.User, r.Method, r.Host, r.URI, r.Proto,
-		r.Status, r.Bytes, r.Duration.Seconds(), r.Service, r.Upstream, r.Referer, r.UserAgent,
-	})
-	if err != nil {
-		return b // no value of these types fails
-	}
-	return append(b, line...)
 }
