@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"longshore/internal/sock"
@@ -11,12 +12,18 @@ import (
 // sweepTime is how often it is seen whether connections have been in the lounge for too long.
 const sweepTime = time.Second
 
+// manyGuests is how many connections must have come for it to be worth looking for memory that their goroutines have
+// left. The runtime would give it back to the system only after the next collection, and where requests allocate
+// nothing that may be far.
+const manyGuests = 1000
+
 // A lounge is where connections wait for their next request that have been quiet for a while: in a set of
 // the kernel's, so that they need no goroutine. One goroutine waits for all.
 type lounge struct {
 	set    *sock.Set
 	guests map[uintptr]*fastConn // by descriptor; guarded by the lane's mu
 	closed bool                  // guarded so too
+	came   int                   // since memory was last given back; guarded so too
 }
 
 // rest has a quiet connection wait in the lounge; its goroutine ends. It reports false if that cannot be.
@@ -42,6 +49,7 @@ func (l *fastLane) rest(c *fastConn) bool {
 		r.set.SetDeadline(time.Now().Add(sweepTime))
 	}
 	c.rests, r.guests[c.fd] = true, c
+	r.came++
 	return true
 }
 
@@ -76,8 +84,15 @@ func (l *fastLane) attend(r *lounge) {
 			}
 			r.set.SetDeadline(next)
 		}
+		many := err != nil && r.came >= manyGuests
+		if many {
+			r.came = 0
+		}
 		closed := r.closed
 		l.mu.Unlock()
+		if many {
+			debug.FreeOSMemory()
+		}
 		if closed {
 			return
 		}
