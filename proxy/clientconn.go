@@ -20,7 +20,7 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &clientConn{Conn: c}, nil
+	return &clientConn{Conn: c, stream: sock.NewStream(c)}, nil
 }
 
 // A clientConn is a client's connection. It drops empty lines before a request (RFC 9112, 2.2), which
@@ -31,7 +31,8 @@ func (l listener) Accept() (net.Conn, error) {
 // server that looks like its end.
 type clientConn struct {
 	net.Conn
-	active bool // in the middle of a request; the server's goroutine for this connection owns it
+	stream *sock.Stream // of Conn; nil: it has none
+	active bool         // in the middle of a request; the server's goroutine for this connection owns it
 
 	fast    *fastConn             // what it was before, and will be; nil: it stays here
 	ahead   []byte                // was read before, and is to be read first
@@ -116,12 +117,22 @@ func (c *clientConn) Read(p []byte) (int, error) {
 }
 
 func (c *clientConn) read(p []byte) (int, error) {
-	if len(c.ahead) == 0 {
-		return c.Conn.Read(p)
+	switch {
+	case len(c.ahead) > 0:
+		n := copy(p, c.ahead)
+		c.ahead = c.ahead[n:]
+		return n, nil
+	case c.stream != nil:
+		return c.stream.Read(p)
 	}
-	n := copy(p, c.ahead)
-	c.ahead = c.ahead[n:]
-	return n, nil
+	return c.Conn.Read(p)
+}
+
+func (c *clientConn) Write(p []byte) (int, error) {
+	if c.stream != nil {
+		return c.stream.Write(p)
+	}
+	return c.Conn.Write(p)
 }
 
 // watch waits until the client has left, or the read deadline. It is what becomes of the server's reading ahead

@@ -377,7 +377,7 @@ func (c *fastConn) write(a, b []byte) error {
 // under way; nil: nothing.
 func (c *fastConn) handOver(x *plain) {
 	c.lane.server.handed.Add(1)
-	cc := &clientConn{Conn: c.nc}
+	cc := &clientConn{Conn: c.nc, stream: sock.NewStream(c.nc)}
 	if !c.stays {
 		cc.fast = c
 		c.pieces, c.deadline = false, time.Time{}

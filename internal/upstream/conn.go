@@ -24,8 +24,11 @@ var errHeadTooLarge = errors.New("response header too large")
 type Conn struct {
 	pool *Pool
 	nc   net.Conn
-	br   *bufio.Reader // nil until it is first used, and so is bw
-	bw   *bufio.Writer
+
+	// What an exchange needs that is read and written through buffers; nil until there is one.
+	stream io.ReadWriter
+	br     *bufio.Reader
+	bw     *bufio.Writer
 
 	body   *Body // of the response being read; nil: none
 	reused bool  // has carried an exchange before this one
@@ -62,6 +65,10 @@ func newConn(p *Pool, nc net.Conn) *Conn {
 // buffered prepares the connection for an exchange that is read and written through buffers.
 func (c *Conn) buffered() {
 	if c.br == nil {
+		c.stream = c.nc
+		if s := sock.NewStream(c.nc); s != nil {
+			c.stream = s
+		}
 		c.br = bufio.NewReader(readSide{c})
 		c.bw = bufio.NewWriter(writeSide{c})
 	}
@@ -125,7 +132,7 @@ func (r readSide) Read(p []byte) (int, error) {
 		n = copy(p, c.plain.ahead)
 		c.plain.ahead = c.plain.ahead[n:]
 	} else {
-		n, err = c.nc.Read(p)
+		n, err = c.stream.Read(p)
 	}
 	if c.headLeft > 0 {
 		c.headLeft -= int64(n)
@@ -138,7 +145,7 @@ func (r readSide) Read(p []byte) (int, error) {
 type writeSide struct{ c *Conn }
 
 func (w writeSide) Write(p []byte) (int, error) {
-	n, err := w.c.nc.Write(p)
+	n, err := w.c.stream.Write(p)
 	w.c.written += int64(n)
 	return n, err
 }

@@ -1,0 +1,79 @@
+package sock
+
+import (
+	"net"
+	"syscall"
+)
+
+// A Stream reads and writes a connection with the calls of this package, and waits where they would. That is what the
+// connection's own methods do, but for the scheduler being told of each call: on one processor the thread that
+// looks for calls that take long costs more than a few percent of everything. Deadlines and Close are the
+// connection's, and so are the errors. There may be one Read and one Write at a time.
+type Stream struct {
+	raw         syscall.RawConn
+	read, write side
+}
+
+// A side is one direction: what is to be done when the socket is ready, and what came of it.
+type side struct {
+	p     []byte
+	n     int
+	err   error
+	ready func(fd uintptr) bool
+}
+
+// NewStream returns the Stream of a connection; nil: it is no socket.
+func NewStream(c net.Conn) *Stream {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	s := &Stream{raw: raw}
+	s.read.ready = func(fd uintptr) bool {
+		s.read.n, s.read.err = Read(fd, s.read.p)
+		return s.read.err != syscall.EAGAIN
+	}
+	s.write.ready = func(fd uintptr) bool {
+		w := &s.write
+		var n int
+		for n, w.err = Write(fd, w.p[w.n:], nil); w.err == nil; n, w.err = Write(fd, w.p[w.n:], nil) {
+			if w.n += n; w.n == len(w.p) {
+				return true
+			}
+		}
+		return w.err != syscall.EAGAIN
+	}
+	return s
+}
+
+// Read is net.Conn's.
+func (s *Stream) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	s.read.p = p
+	err := s.raw.Read(s.read.ready)
+	s.read.p = nil
+	if err != nil {
+		return 0, err
+	}
+	return s.read.n, s.read.err
+}
+
+// Write is net.Conn's.
+func (s *Stream) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	s.write.p, s.write.n = p, 0
+	err := s.raw.Write(s.write.ready)
+	s.write.p = nil
+	if err == nil {
+		err = s.write.err
+	}
+	return s.write.n, err
+}
