@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -21,7 +22,7 @@ type Backend struct {
 	balancer.Load
 	key  discovery.Key
 	addr string
-	pool *upstream.Pool
+	pool transport
 
 	window  window                        // for requests that waited for it
 	shared  atomic.Pointer[[]string]      // the services that it belongs to; nil: to one only
@@ -33,7 +34,18 @@ type Backend struct {
 	prior   *Backend                      // the run before a pause, in whose connections requests may still wait; guarded so too
 }
 
-func newBackend(e discovery.Endpoint, pool *upstream.Pool) *Backend {
+// A transport carries requests to one backend. It is an upstream.Pool; tests have http.Transport, too.
+type transport interface {
+	Send(*http.Request, upstream.Attempt) (*http.Response, error)
+	Begin(now time.Time, a upstream.Attempt, head, body []byte, in func() []byte, left func() bool) (*upstream.Conn, int, error)
+	SetOptions(upstream.Options)
+	Pause(cause error, evict bool)
+	Resume()
+	Close(cause error)
+	Idle() int
+}
+
+func newBackend(e discovery.Endpoint, pool transport) *Backend {
 	b := &Backend{key: e.Key, addr: e.Addr, pool: pool}
 	b.stays()
 	return b

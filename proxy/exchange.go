@@ -37,7 +37,7 @@ type exchange struct {
 	hasBody bool
 	shared  bool // somebody else reads the body, or did
 
-	response   *upstream.Body
+	response   responseBody
 	switched   io.Closer // of a 101 response: the backend's connection
 	upgraded   *hijacked
 	upgrade    []string // the Upgrade field of a 426, which ReverseProxy takes for hop-by-hop
@@ -133,6 +133,12 @@ func (x *exchange) finish() {
 	exchanges.Put(x)
 }
 
+// A responseBody is an upstream.Body, or what tests have in its place.
+type responseBody interface {
+	OnWait(func())
+	Failed() bool
+}
+
 // RoundTrip finds a backend that answers, and returns its response.
 func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	x.out = req
@@ -142,9 +148,9 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	b, res := x.backend, x.found
 	x.found = nil
 	switch body := res.Body.(type) {
-	case *upstream.Body:
+	case responseBody:
 		x.response = body
-		body.OnWait = x.flush
+		body.OnWait(x.flush)
 		if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") && x.svc.timing == balancer.ToLastByte {
 			x.sentAt = time.Time{}
 		}

@@ -37,6 +37,7 @@ type lane struct {
 var lanes = []lane{
 	{"general", func(*Server) {}},
 	{"fast", func(s *Server) { s.FastLane = true }},
+	{"transport", func(s *Server) { s.Router.newPool = newOracle }},
 }
 
 // run runs a test in every lane, and sees to it that no goroutine is left.

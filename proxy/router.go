@@ -39,6 +39,8 @@ type Router struct {
 	first   chan struct{}         // closed when a State has been applied
 	table   atomic.Pointer[Table] // never nil; stored under mu
 
+	newPool func(addr string, o upstream.Options) transport // upstream.NewPool; tests set another
+
 	mu       sync.Mutex // serializes writers and guards the following
 	state    discovery.State
 	status   map[discovery.Key]health.Status
@@ -75,6 +77,7 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 		log:      log,
 		started:  time.Now(),
 		place:    placeTime,
+		newPool:  func(addr string, o upstream.Options) transport { return upstream.NewPool(addr, o) },
 		first:    make(chan struct{}),
 		secret:   []byte(rand.Text()),
 		status:   make(map[discovery.Key]health.Status),
@@ -268,7 +271,7 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 			}
 		}
 	}
-	pools := make(map[*upstream.Pool]bool) // that go on
+	pools := make(map[transport]bool) // that go on
 	for i := range next {
 		if d.kept[i] != nil {
 			continue
@@ -295,7 +298,7 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 					b = newBackend(e, was.pool)
 					b.prior = was
 				} else {
-					b = newBackend(e, upstream.NewPool(e.Addr, opts))
+					b = newBackend(e, r.newPool(e.Addr, opts))
 				}
 				r.backends[e.Key] = b
 			}

@@ -624,6 +624,7 @@ func before(t testing.TB, in lane, o *backend) *testProxy {
 	t.Helper()
 	s := web(o)
 	s.Settings.MaxBody = 1 << 16
+	s.Settings.ConnectTimeout = patience // there are many at once
 	p := newProxy(t, in)
 	p.MaxHeader = 8 << 10
 	p.serve(s)

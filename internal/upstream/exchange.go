@@ -222,10 +222,7 @@ func (x *exchange) deliver(res *http.Response) *http.Response {
 
 // A Body is the body of a response. Its methods are for one goroutine.
 type Body struct {
-	// OnWait, if not nil, is called before a Read waits for the backend or fails: what has been read so
-	// far should go out now.
-	OnWait func()
-
+	onWait     func() // see OnWait; nil: nobody
 	x          exchange
 	res        *http.Response
 	inner      io.ReadCloser
@@ -234,12 +231,16 @@ type Body struct {
 	err        error    // sticky: io.EOF after the end
 }
 
+// OnWait has f called before a Read waits for the backend or fails: what has been read so far should go
+// out now.
+func (b *Body) OnWait(f func()) { b.onWait = f }
+
 var errBodyClosed = errors.New("response body closed")
 
 func (b *Body) Read(p []byte) (int, error) {
 	if b.err != nil {
-		if b.Failed() && b.OnWait != nil {
-			b.OnWait()
+		if b.Failed() && b.onWait != nil {
+			b.onWait()
 		}
 		return 0, b.err
 	}
@@ -265,8 +266,8 @@ func (b *Body) Read(p []byte) (int, error) {
 
 // wait comes before a read that may have to wait for the backend.
 func (b *Body) wait() {
-	if b.OnWait != nil {
-		b.OnWait()
+	if b.onWait != nil {
+		b.onWait()
 	}
 	b.x.c.expectBy(time.Now(), b.timeout)
 }

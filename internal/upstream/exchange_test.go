@@ -214,10 +214,10 @@ func TestWaitComesFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	var read, seen []byte
-	res.Body.(*Body).OnWait = func() {
+	res.Body.(*Body).OnWait(func() {
 		seen = bytes.Clone(read)
 		next <- true
-	}
+	})
 	buf := make([]byte, 100)
 	for {
 		n, err := res.Body.Read(buf)
