@@ -57,7 +57,7 @@ func (l *fastLane) accept(ln net.Listener) error {
 	var pause time.Duration
 	for {
 		nc, err := ln.Accept()
-		if ne, ok := err.(net.Error); ok && ne.Temporary() { // such as too many open files
+		if isPassing(err) {
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			time.Sleep(pause)
 			continue
@@ -79,6 +79,16 @@ func (l *fastLane) accept(ln net.Listener) error {
 		c.ready = c.serve
 		l.enter(c, connNew)
 	}
+}
+
+// isPassing reports whether accepting may do better in a moment: see accept(2).
+func isPassing(err error) bool {
+	for _, e := range [...]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // enter serves a connection that is new, or idle after the general path has served it.
