@@ -364,23 +364,23 @@ func (c *fastConn) done() bool {
 // left reports whether the client has left.
 func (c *fastConn) left() bool { return c.state.Load() == connClosed || sock.Look(c.fd) == sock.Closed }
 
-// write writes two pieces to the client.
-func (c *fastConn) write(a, b []byte) error {
+// write writes two pieces to the client. It reports whether it had to wait.
+func (c *fastConn) write(a, b []byte) (waited bool, err error) {
 	n, err := sock.Write(c.fd, a, b)
-	if err != nil && err != syscall.EAGAIN {
-		return err
+	switch {
+	case err != nil && err != syscall.EAGAIN:
+		return false, err
+	case n == len(a)+len(b):
+		return false, nil
 	}
 	if n < len(a) {
 		if _, err := c.nc.Write(a[n:]); err != nil {
-			return err
+			return true, err
 		}
 		n = len(a)
 	}
-	if rest := b[n-len(a):]; len(rest) > 0 {
-		_, err = c.nc.Write(rest)
-		return err
-	}
-	return nil
+	_, err = c.nc.Write(b[n-len(a):])
+	return true, err
 }
 
 // handOver leaves the connection to the general path, with what was read of it: x, which may have a request
@@ -388,10 +388,10 @@ func (c *fastConn) write(a, b []byte) error {
 func (c *fastConn) handOver(x *plain) {
 	c.lane.server.handed.Add(1)
 	cc := &clientConn{Conn: c.nc, stream: sock.NewStream(c.nc)}
+	c.pieces, c.deadline = false, time.Time{}
+	c.nc.SetReadDeadline(c.deadline)
 	if !c.stays {
 		cc.fast = c
-		c.pieces, c.deadline = false, time.Time{}
-		c.nc.SetReadDeadline(c.deadline)
 	}
 	if x != nil {
 		cc.ahead = x.unread()

@@ -43,7 +43,7 @@ type plain struct {
 
 	status  int
 	written int64     // bytes of the response's body
-	ended   time.Time // zero: not yet
+	ended   time.Time // when the backend had no more part in it, or the client has all, if that is later
 	record  Record
 
 	pipe  *sock.Pipe // bodies of responses go through; nil: none is needed
@@ -347,7 +347,10 @@ func (x *plain) relay() bool {
 	if f.done { // the backend is free
 		x.settle(f.ok && !r.Close)
 	}
-	err := x.conn.write(head, body)
+	waited, err := x.conn.write(head, body)
+	if !f.done {
+		waited = true
+	}
 	if err == nil && f.left >= spliceable {
 		err = x.splice(&f)
 	}
@@ -362,7 +365,7 @@ func (x *plain) relay() bool {
 		if f.done {
 			x.settle(f.ok && !r.Close)
 		}
-		err = x.conn.write(body, nil)
+		_, err = x.conn.write(body, nil)
 	}
 	x.written = f.data
 	if !f.done {
@@ -370,6 +373,9 @@ func (x *plain) relay() bool {
 			x.backend.failures[Truncated].Add(1)
 		}
 		x.settle(false)
+	}
+	if waited {
+		x.ended = time.Now()
 	}
 	return err == nil && f.done && !ends
 }
@@ -489,7 +495,8 @@ func (x *plain) fail(err error) bool {
 		x.written = int64(len(body))
 	}
 	x.head = b[:0]
-	return x.conn.write(b, nil) == nil && !ends
+	_, err = x.conn.write(b, nil)
+	return err == nil && !ends
 }
 
 // giveUp ends a request that was sent, and whose response nobody will read.

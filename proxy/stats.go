@@ -31,6 +31,8 @@ type counters struct {
 	requests atomic.Uint64
 	failures [reasons]atomic.Uint64
 	left     time.Time // when the name left the State, zero: it is in it; guarded by the Router's mu
+
+	_ [128]byte // or the next backend's would share a cache line, and requests to one slow down those to the other
 }
 
 // memory is how long counters outlive what they are about, so that a scrape sees the last of it.
