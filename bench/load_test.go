@@ -94,7 +94,8 @@ func TestOpenLoop(t *testing.T) {
 	stop := make(chan struct{})
 	time.AfterFunc(600*time.Millisecond, func() { close(stop) })
 	shots := l.run(t.Context(), stop)
-	if n := len(shots); n < 110 || n > 134 {
+	took := min(time.Since(begin), time.Second) // until they were answered: the timer may come late
+	if n := len(shots); n < 110 || n > int(220*took.Seconds())+2 {
 		t.Errorf("%d requests in 0.6 s, want about 132", n)
 	}
 	for i, s := range shots {
