@@ -270,7 +270,11 @@ func FuzzLookup(f *testing.F) {
 func TestLookupAllocatesNothing(t *testing.T) {
 	table := newTable(t, "/", "/a", "a.b/c", "*.b/c", "www.*/", `~^w\d/`, "a.b=/x", `a.b~/\.png$`)
 	for _, c := range []struct{ host, path string }{{"a.b", "/c/d/e"}, {"www.x:80", "/"}, {"w1", "/x"}, {"a.b", "/x"}, {"a.b", "/.png"}, {"x", "/a/b"}} {
-		if n := testing.AllocsPerRun(100, func() { table.Lookup(c.host, c.path) }); n > 0 {
+		n := 1.0
+		for try := 0; n > 0 && try < 10; try++ { // what others allocate meanwhile counts too
+			n = testing.AllocsPerRun(100, func() { table.Lookup(c.host, c.path) })
+		}
+		if n > 0 {
 			t.Errorf("%s%s: %v allocations", c.host, c.path, n)
 		}
 	}
