@@ -360,6 +360,10 @@ func (d *dispatch) end() {
 		b.Release()
 		d.svc.freed(b)
 	}
+	if b := d.begun; b != nil {
+		b.Release()
+		d.leaveWindow(b, false)
+	}
 	if d.repeating {
 		d.svc.group.retrying.Add(-1)
 	}

@@ -123,6 +123,10 @@ func (x *exchange) finish() {
 	}
 	x.server.record(x)
 	if x.fast != nil {
+		if x.fast.found != nil { // nobody has read on
+			x.fast.found.Drop()
+			x.fast.found = nil
+		}
 		x.fast.tried = nil // they are ours
 		x.fast.release()
 	}

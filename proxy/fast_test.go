@@ -306,3 +306,36 @@ func TestLounge(t *testing.T) {
 		t.Errorf("Serve returned %v", err)
 	}
 }
+
+// TestShutdownStays: a connection that stays with the general path ends at once when it waits for a request, also
+// while the fast lane still has one in flight.
+func TestShutdownStays(t *testing.T) {
+	noLeak(t)
+	b, arrived, finish := slowBackend(t)
+	elsewhere := web(b)
+	elsewhere.Name, elsewhere.Routes = "elsewhere", []discovery.Route{{Path: "/below", Dest: "/"}}
+	p := newProxy(t, fastest)
+	p.Grace = patience
+	p.serve(web(b), elsewhere)
+	stays, slow := p.dial(), p.dial()
+	if got := stays.do("GET /below/a").String(); got != "200 done" {
+		t.Fatalf("got %q", got)
+	}
+	slow.ask("GET /slow")
+	soon(t, arrived, "the slow request")
+	start := time.Now()
+	p.stop()
+	if got := stays.rest(); got != "" {
+		t.Errorf("got %q, want the end", got)
+	}
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("it came after %v, want at once", d)
+	}
+	finish <- true
+	if got := slow.reply("GET"); got.String() != "200 done" || !got.Close {
+		t.Errorf("in flight: got %q, close %v; want 200 done and to close", got, got.Close)
+	}
+	if err := soon(t, p.stopped, "Serve to return"); err != nil {
+		t.Errorf("Serve returned %v", err)
+	}
+}

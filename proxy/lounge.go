@@ -12,10 +12,13 @@ import (
 // sweepTime is how often it is seen whether connections have been in the lounge for too long.
 const sweepTime = time.Second
 
-// manyGuests is how many connections must have come for it to be worth looking for memory that their goroutines have
-// left. The runtime would give it back to the system only after the next collection, and where requests allocate
-// nothing that may be far.
-const manyGuests = 1000
+// When manyGuests have come it is worth looking for memory that their goroutines have left: the runtime would give
+// it back to the system only after the next collection, and where requests allocate nothing that may be far. It
+// costs a collection, so it is done every tidyTime at most, however fast clients come and go.
+const (
+	manyGuests = 1000
+	tidyTime   = 10 * time.Second
+)
 
 // A lounge is where connections wait for their next request that have been quiet for a while: in a set of
 // the kernel's, so that they need no goroutine. One goroutine waits for all.
@@ -58,6 +61,7 @@ func (l *fastLane) rest(c *fastConn) bool {
 func (l *fastLane) attend(r *lounge) {
 	defer r.set.Close()
 	var fds []uintptr
+	var tidied time.Time
 	for {
 		var err error
 		if fds, err = r.set.Wait(fds[:0]); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -84,14 +88,15 @@ func (l *fastLane) attend(r *lounge) {
 			}
 			r.set.SetDeadline(next)
 		}
-		many := err != nil && r.came >= manyGuests
-		if many {
+		tidy := err != nil && r.came >= manyGuests && time.Since(tidied) >= tidyTime
+		if tidy {
 			r.came = 0
 		}
 		closed := r.closed
 		l.mu.Unlock()
-		if many {
+		if tidy {
 			debug.FreeOSMemory()
+			tidied = time.Now()
 		}
 		if closed {
 			return

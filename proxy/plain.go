@@ -191,7 +191,7 @@ func (x *plain) settle(reusable bool) {
 	}
 	x.found = nil
 	x.end()
-	x.backend, x.repeating = nil, false
+	x.backend, x.begun, x.repeating = nil, nil, false
 }
 
 // next makes room for the next request.
@@ -501,7 +501,6 @@ func (x *plain) fail(err error) bool {
 
 // giveUp ends a request that was sent, and whose response nobody will read.
 func (x *plain) giveUp() {
-	x.backend, x.begun = x.begun, nil
 	x.status = statusClientClosed
 	x.settle(false)
 	x.tell(x.ended.Sub(x.start))
