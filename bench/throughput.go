@@ -234,8 +234,11 @@ const breath = 100 * time.Millisecond
 // meets all of them.
 func (t *trial) interleave(ctx context.Context, res *result, running []*instance, measure func(*instance) (*sample, error)) error {
 	for round := range t.rounds {
-		for i, in := range running {
-			row := res.Rows[i]
+		for i := range running {
+			if round%2 == 1 { // or who comes behind whom would count
+				i = len(running) - 1 - i
+			}
+			in, row := running[i], res.Rows[i]
 			if in == nil { // it did not start
 				row.Samples = append(row.Samples, nil)
 				continue

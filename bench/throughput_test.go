@@ -164,7 +164,7 @@ func TestThroughputReport(t *testing.T) {
 	}
 }
 
-// TestInterleave: a round that fails is repeated once, and after that it counts for nothing and is named.
+// TestInterleave: every other round goes backwards; one that fails is repeated once, and after that it counts for nothing and is named.
 func TestInterleave(t *testing.T) {
 	trial := &trial{rounds: 3}
 	good, bad := &instance{}, &instance{}
@@ -185,7 +185,7 @@ func TestInterleave(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := strings.Join(order, " "), "good bad bad good bad bad good bad"; got != want {
+	if got, want := strings.Join(order, " "), "good bad bad bad bad good good bad"; got != want {
 		t.Errorf("order %q, want %q", got, want)
 	}
 	if s := res.Rows[1].Samples; len(s) != 3 || s[0] == nil || s[1] != nil || s[2] == nil {
