@@ -100,6 +100,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer cancel()
 	if fast != nil {
 		ln.Close()
+		fast.stopping.Store(true)      // first: who sees one connection end is told on the others too
 		hs.SetKeepAlivesEnabled(false) // what is left to the general path ends with its response too
 		drainFast(grace, fast)
 		if err := <-served; !errors.Is(err, net.ErrClosed) {
