@@ -244,8 +244,9 @@ func (d *daemon) source(names string) *Source {
 	}
 	return &Source{
 		Client: d.client, Upstream: u, Settings: config.Defaults(),
-		Self: func() []string { return []string{fmt.Sprintf("%064x", 0xabc001)} },
-		pace: pace{relist: time.Hour},
+		Self:  func() []string { return []string{fmt.Sprintf("%064x", 0xabc001)} },
+		pace:  pace{relist: time.Hour},
+		local: func() []netip.Prefix { return nil }, // not this machine's
 	}
 }
 
