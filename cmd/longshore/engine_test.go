@@ -412,8 +412,8 @@ func TestEngineStreamCut(t *testing.T) {
 	dockertest.Docker(t, "kill", gone)
 
 	socket.mend()
-	ls.waitUp(2)
 	dockertest.Wait(t, "the killed replica to be seen as down", func() bool { return ls.state().backend(gone).State == "down" })
+	ls.waitUp(2) // only now: before, the killed one counted
 	ls.wantShares(20, 10, 10)
 }
 
