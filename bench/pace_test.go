@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -76,27 +75,7 @@ func TestPaceStall(t *testing.T) {
 
 // TestPaceFails: nothing that went wrong is in any figure.
 func TestPaceFails(t *testing.T) {
-	say := func(s string) string {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					http.ReadRequest(bufio.NewReader(c))
-					io.WriteString(c, s)
-					c.Close()
-				}()
-			}
-		}()
-		return ln.Addr().String()
-	}
+	say := func(s string) string { return origin(t, func(c *net.TCPConn) { io.WriteString(c, s) }) }
 	for answer, want := range map[string]string{
 		"": "closed before an answer",
 		"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nweb":                "truncated",

@@ -80,7 +80,7 @@ func throughput(ctx context.Context, fs *flag.FlagSet, args []string) error {
 
 	for _, w := range works {
 		w = w.scaled(&t)
-		res, err := w.play(ctx, &t, w)
+		res, err := t.do(ctx, w)
 		if ctx.Err() != nil {
 			err = errors.New("interrupted")
 		}
@@ -160,6 +160,16 @@ func (t *trial) prepare() (err error) {
 	return os.WriteFile(filepath.Join(t.dir, "post.lua"), []byte(post), 0o644)
 }
 
+// do does a work, with origins behind all peers.
+func (t *trial) do(ctx context.Context, w work) (*result, error) {
+	stop, err := t.serve(ctx, w.Setup)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	return w.play(ctx, t, w)
+}
+
 // closed is a work that wrk does, with as many connections as are always busy.
 func closed(ctx context.Context, t *trial, w work) (*result, error) {
 	return t.contest(ctx, w, func(in *instance) (*sample, error) { return t.wrk(ctx, w, in) })
@@ -177,11 +187,6 @@ func halved(ctx context.Context, t *trial, w work) (*result, error) {
 }
 
 func (t *trial) topRate(ctx context.Context, w work) (float64, error) {
-	stop, err := t.serve(ctx, w.Setup)
-	if err != nil {
-		return 0, err
-	}
-	defer stop()
 	nginx, err := t.launch(ctx, t.peers[0], w.Setup)
 	if err != nil {
 		return 0, err
@@ -200,11 +205,6 @@ func (t *trial) topRate(ctx context.Context, w work) (float64, error) {
 
 // contest measures all peers of a work in interleaved rounds.
 func (t *trial) contest(ctx context.Context, w work, measure func(*instance) (*sample, error)) (*result, error) {
-	stop, err := t.serve(ctx, w.Setup)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
 	res := &result{work: w}
 	var running []*instance
 	for _, p := range t.peers {
@@ -264,11 +264,6 @@ func (t *trial) interleave(ctx context.Context, res *result, running []*instance
 
 // crowded compares each peer with itself while many more clients are connected.
 func crowded(ctx context.Context, t *trial, w work) (*result, error) {
-	stop, err := t.serve(ctx, w.Setup)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
 	res := &result{work: w}
 	for _, p := range t.peers {
 		if !w.isFor(p) {
@@ -318,11 +313,6 @@ func (t *trial) crowdedPeer(ctx context.Context, p peer, res *result) error {
 
 // remember measures memory: at rest, and with idle connections.
 func remember(ctx context.Context, t *trial, w work) (*result, error) {
-	stop, err := t.serve(ctx, w.Setup)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
 	res := &result{work: w}
 	for _, p := range t.peers {
 		live("%s: %s", w.Key, p.Name)
