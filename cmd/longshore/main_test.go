@@ -122,10 +122,13 @@ func TestServeBackends(t *testing.T) {
 	if b := s.backend(two); b.Requests != 0 {
 		t.Errorf("the backup has had %d requests while the primary was up", b.Requests)
 	}
-	_, metrics := p.admin("/metrics")
+	var metrics string
+	dockertest.Wait(t, "the last request to be counted, which is after its answer", func() bool {
+		_, metrics = p.admin("/metrics")
+		return strings.Contains(metrics, `longshore_requests_total{code="200",service="backends"} 4`) &&
+			strings.Contains(metrics, `longshore_request_duration_seconds_count{service="backends"} 4`)
+	})
 	for _, want := range []string{
-		`longshore_requests_total{code="200",service="backends"} 4`,
-		`longshore_request_duration_seconds_count{service="backends"} 4`,
 		`longshore_backend_requests_total{backend="` + one + `",service="backends"} 4`,
 		`longshore_backend_failures_total{backend="` + one + `",reason="refused",service="backends"} 0`,
 		`longshore_backend_inflight{backend="` + one + `",service="backends"} 0`,
