@@ -593,9 +593,7 @@ func testSwapsUnderLoad(t *testing.T, in lane) {
 		}
 	}
 	for _, b := range bs {
-		if got := p.backend(b); got != nil && got.InFlight() != 0 {
-			t.Errorf("backend %s: %d in flight, want 0", b.name, got.InFlight())
-		}
+		until(t, b.name+" has none in flight", func() bool { got := p.backend(b); return got == nil || got.InFlight() == 0 })
 	}
 }
 
