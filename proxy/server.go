@@ -23,9 +23,11 @@ type Server struct {
 	Grace         time.Duration  // how long requests in flight may take at the end; zero: none
 	Queue         int            // requests that may wait for the Router's first State; zero: none
 	QueueTimeout  time.Duration  // how long they wait
+	BufferMemory  int64          // bytes of all that may be buffered for clients and backends; zero: no limit
 	Record        func(*Record)  // told of each request after it; must not block, nor keep the Record; nil: nobody
 	Log           *slog.Logger   // nil: discard
 
+	buffered budget                   // of BufferMemory
 	restTime time.Duration            // for tests; zero: the constant of that name
 	fast     atomic.Pointer[fastLane] // nil: all requests go through net/http
 	handed   atomic.Int64             // connections left to the general path, as often as they were
@@ -60,6 +62,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
+	s.buffered.limit = s.BufferMemory
 	lastCall := make(chan struct{})
 	s.lastCall = lastCall
 	base, end := context.WithCancel(context.Background())
