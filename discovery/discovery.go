@@ -35,6 +35,10 @@ type Key = health.Key
 type State struct {
 	Services []Service
 	Skipped  []Skip
+	// Gateways are the addresses of the engine's host in the proxy's own networks, sorted. A client with one of
+	// them came through the engine's own forwarding of a published port (docker-proxy), from anywhere: who it is
+	// cannot be known. Empty on the host, and while the own container is not known.
+	Gateways []netip.Addr
 }
 
 // A Service is a set of interchangeable endpoints.
@@ -118,7 +122,7 @@ func equal[T comparable](a, b []T) bool {
 // Share takes from an older State what is equal there, so that who compares the two need not look at it again,
 // and reports whether that is all.
 func (s *State) Share(old State) (all bool) {
-	all = len(s.Services) == len(old.Services) && slices.Equal(s.Skipped, old.Skipped)
+	all = len(s.Services) == len(old.Services) && slices.Equal(s.Skipped, old.Skipped) && slices.Equal(s.Gateways, old.Gateways)
 	for i, o := 0, 0; i < len(s.Services); i++ { // both are sorted by name
 		for o < len(old.Services) && old.Services[o].Name < s.Services[i].Name {
 			o++

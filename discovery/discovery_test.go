@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -32,6 +33,7 @@ func TestShare(t *testing.T) {
 		{"a setting", some("a", "b"), func(s *State) { s.Services[1].Settings.Queue = 1 }, "[a]", false},
 		{"an age", some("a", "b"), func(s *State) { s.Services[1].Since = time.Now() }, "[a]", false},
 		{"a skip", some("a", "b"), func(s *State) { s.Skipped = []Skip{{Name: "x"}} }, "[a b]", false},
+		{"a gateway", some("a", "b"), func(s *State) { s.Gateways = []netip.Addr{netip.MustParseAddr("172.18.0.1")} }, "[a b]", false},
 	} {
 		st := some("a", "b")
 		c.change(&st)

@@ -38,6 +38,7 @@ type network struct {
 	name, id string
 	ip       string // IPv4 if it has one; empty while it does not run
 	gateway  string
+	gateway6 string
 	aliases  []string
 }
 
@@ -174,7 +175,7 @@ func readNetworks(s *api.NetworkSettingsSummary) (nets []network) {
 		if e == nil {
 			continue
 		}
-		n := network{name: name, id: e.NetworkID, ip: e.IPAddress, gateway: e.Gateway, aliases: e.Aliases}
+		n := network{name: name, id: e.NetworkID, ip: e.IPAddress, gateway: e.Gateway, gateway6: e.IPv6Gateway, aliases: e.Aliases}
 		if n.ip == "" {
 			n.ip = e.GlobalIPv6Address
 		}

@@ -290,6 +290,7 @@ func (b *box) endpoints() map[string]*networktypes.EndpointSettings {
 		}
 		if strings.Contains(ip, ":") {
 			e.IPAddress, e.GlobalIPv6Address = "", ip
+			e.Gateway, e.IPv6Gateway = "", "fd00::1"
 		}
 		es[n] = e
 	}

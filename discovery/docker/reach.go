@@ -149,6 +149,19 @@ func (w world) ownNetworks() []network {
 	return slices.DeleteFunc(slices.Clone(c.nets), func(n network) bool { return n.name == "none" })
 }
 
+// gateways are the addresses of the engine's host in the own networks, sorted.
+func (w world) gateways() (as []netip.Addr) {
+	for _, n := range w.ownNetworks() {
+		for _, text := range []string{n.gateway, n.gateway6} {
+			if a, err := netip.ParseAddr(text); err == nil {
+				as = append(as, a.Unmap())
+			}
+		}
+	}
+	slices.SortFunc(as, netip.Addr.Compare)
+	return slices.Compact(as)
+}
+
 func (w world) isLocal(ip string) bool {
 	a, err := netip.ParseAddr(ip)
 	return err == nil && w.elsewhere() == "" && slices.ContainsFunc(w.local, func(p netip.Prefix) bool { return p.Contains(a) })

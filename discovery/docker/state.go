@@ -49,7 +49,7 @@ func (w world) state() (discovery.State, []note) {
 			pools[i].since = w.age(pools[i].members)
 		}
 	}
-	var st discovery.State
+	st := discovery.State{Gateways: w.gateways()}
 	taken := make(map[discovery.Route]string) // by which service
 	slices.SortStableFunc(pools, byAge)       // the oldest keeps a route that several want
 	names := make(map[string]bool)

@@ -366,3 +366,43 @@ skip demo-web-2: no address that the host can reach: it is on demo_default and p
 		})
 	}
 }
+
+// The gateways are those of the networks that the proxy is on, as its own inspect has them.
+func TestGateways(t *testing.T) {
+	const v4, v6 = "172.18.0.1", "fd00::1"
+	tests := []struct {
+		name   string
+		change func(m *model, proxy *box)
+		want   string
+	}{
+		{"one network", func(*model, *box) {}, v4},
+		{"two with one gateway, one with IPv6", func(m *model, proxy *box) {
+			m.do("connect demo-proxy-1 a")
+			proxy.nets["six"] = "fd00::2"
+		}, v4 + " " + v6},
+		{"of the container that lends its network", func(m *model, proxy *box) {
+			vpn := m.create("vpn").on("six")
+			m.do("start vpn")
+			vpn.nets["six"] = "fd00::2"
+			proxy.mode, proxy.nets = "container:"+vpn.id, map[string]string{}
+		}, v6},
+		{"internal network", func(m *model, proxy *box) { proxy.nets = map[string]string{"inner": ""} }, ""},
+		{"host's network", func(m *model, proxy *box) { proxy.mode, proxy.nets = "host", map[string]string{"host": ""} }, ""},
+		{"on the host", func(m *model, proxy *box) { delete(m.boxes, proxy.name) }, ""},
+	}
+	for _, test := range tests {
+		m := demo()
+		test.change(m, m.boxes["demo-proxy-1"])
+		d := drive(t, m, world{view: upstream(t, "web")})
+		st, _ := d.w.state()
+		if got := strings.Trim(fmt.Sprint(st.Gateways), "[]"); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+
+	d := drive(t, demo(), world{view: upstream(t, "web")})
+	d.play("disconnect demo-proxy-1 demo_default")
+	if st, _ := d.w.state(); len(st.Gateways) > 0 {
+		t.Errorf("after the network was lost: %v", st.Gateways)
+	}
+}
