@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"longshore/discovery"
-	"longshore/internal/config"
 )
 
 // demoEnviron is the environment of a demo: its own ports unless others are set, no Docker.
@@ -28,8 +25,8 @@ func demoEnviron(environ []string) []string {
 }
 
 // demo serves three backends of this process, the third of which is there for 5 seconds and away for 5.
-func demo(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Writer) error {
-	backends := demoBackends{settings: cfg.Settings, every: 5 * time.Second}
+func (p *program) demo(ctx context.Context) error {
+	backends := demoBackends{settings: p.cfg.Settings, every: 5 * time.Second}
 	for i := range backends.listeners {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -38,8 +35,8 @@ func demo(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 		defer ln.Close()
 		backends.listeners[i] = ln
 	}
-	fmt.Fprintf(stdout, "demo: try `curl %s` a few times; web-3 comes and goes every %v\n", browse(cfg.Listen), backends.every)
-	return wire(ctx, cfg, log, stdout, &backends)
+	fmt.Fprintf(p.stdout, "demo: try `curl %s` a few times; web-3 comes and goes every %v\n", browse(p.cfg.Listen), backends.every)
+	return p.wire(ctx, &backends)
 }
 
 // demoBackends is a Source whose containers are goroutines.

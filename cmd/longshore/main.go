@@ -9,9 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 
 	"longshore/internal/config"
 	"longshore/internal/version"
@@ -66,24 +64,35 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if command == "healthcheck" {
 		return healthcheck(ctx, cfg, stderr)
 	}
-	log := newLogger(cfg, stderr)
+	p := &program{cfg: cfg, log: newLogger(cfg, stderr), stdout: stdout}
 	for _, w := range warnings {
-		log.Warn(w)
+		p.log.Warn(w)
 	}
 	if command == "demo" {
-		err = demo(ctx, cfg, log, stdout)
+		err = p.demo(ctx)
 	} else {
-		err = serve(ctx, cfg, log, stdout)
+		var forget func()
+		p.signals, forget = nginxSignals()
+		defer forget()
+		err = p.serve(ctx)
 	}
 	switch {
 	case errors.As(err, new(wrongConfig)):
 		fmt.Fprintln(stderr, err)
 		return exitConfig
 	case err != nil:
-		log.Error("stopped", "err", err)
+		p.log.Error("stopped", "err", err)
 		return exitFailed
 	}
 	return exitOK
+}
+
+// A program is a run of longshore that serves.
+type program struct {
+	cfg     config.Config
+	log     *slog.Logger
+	stdout  io.Writer
+	signals <-chan os.Signal // other than those that end it; nil: none
 }
 
 func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
@@ -92,19 +101,4 @@ func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
-}
-
-// untilSignal returns a context that SIGTERM, SIGQUIT (what Docker sends in place of nginx, whose
-// image asks for it) and SIGINT end. A second signal ends the process at once.
-func untilSignal(ctx context.Context) context.Context {
-	ctx, cancel := context.WithCancel(ctx)
-	signals := make(chan os.Signal, 2) // so that neither signal is lost before it is looked at
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT)
-	go func() {
-		<-signals
-		cancel()
-		<-signals
-		os.Exit(exitFailed)
-	}()
-	return ctx
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -64,6 +65,7 @@ type process struct {
 	*longshore
 	cmd    *exec.Cmd
 	stdout *bytes.Buffer // read after exit
+	stderr *syncBuffer
 	env    []string
 }
 
@@ -71,10 +73,10 @@ type process struct {
 func startProcess(t *testing.T, args []string, env ...string) *process {
 	t.Helper()
 	front, back := freePort(t), freePort(t)
-	p := &process{longshore: client(t, front, back), stdout: new(bytes.Buffer)}
+	p := &process{longshore: client(t, front, back), stdout: new(bytes.Buffer), stderr: new(syncBuffer)}
 	p.env = append(env, "LONGSHORE_LISTEN="+front, "LONGSHORE_ADMIN="+back)
 	p.cmd = exec.Command(dockertest.Binary(t, "longshore/cmd/longshore", filepath.Join(t.TempDir(), "longshore")), args...)
-	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = p.env, p.stdout, t.Output()
+	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = p.env, p.stdout, io.MultiWriter(t.Output(), p.stderr)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +86,24 @@ func startProcess(t *testing.T, args []string, env ...string) *process {
 	})
 	dockertest.Wait(t, "the process to be ready", func() bool { code, _ := p.admin("/readyz"); return code == 200 })
 	return p
+}
+
+// A syncBuffer may be read while it is written.
+type syncBuffer struct {
+	mu  sync.Mutex // guards the following
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 // exit sends a signal, waits for the end, and returns the exit code.
@@ -223,6 +243,27 @@ func TestSecondSignal(t *testing.T) {
 	dockertest.Wait(t, "readiness to fail", func() bool { code, _ := p.admin("/readyz"); return code == 503 })
 	if code := p.exit(syscall.SIGTERM); code != 1 {
 		t.Errorf("after a second signal: exit %d, want 1", code)
+	}
+}
+
+// TestSignalsOfNginx: hooks send an nginx signals that would end another process.
+func TestSignalsOfNginx(t *testing.T) {
+	p := startProcess(t, nil, "LONGSHORE_BACKENDS="+origin(t, hello))
+	p.waitUp(1)
+	for sig, want := range map[syscall.Signal]string{
+		syscall.SIGHUP:   `level=INFO msg="SIGHUP: nothing to reload`,
+		syscall.SIGUSR1:  `level=INFO msg="SIGUSR1: nothing to reopen`,
+		syscall.SIGUSR2:  `level=INFO msg="SIGUSR2: ignored`,
+		syscall.SIGWINCH: `level=INFO msg="SIGWINCH: ignored`,
+	} {
+		p.cmd.Process.Signal(sig)
+		dockertest.Wait(t, "a line about "+want, func() bool { return strings.Contains(p.stderr.String(), want) })
+	}
+	if got := p.get("localhost", "/"); got != "200 hello" {
+		t.Errorf("after the signals: %q, want 200 hello", got)
+	}
+	if code := p.exit(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit %d, want 0", code)
 	}
 }
 

@@ -102,7 +102,8 @@ func serveStatic(t *testing.T, services []discovery.Service, environ ...string) 
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- wire(ctx, cfg, slog.New(slog.DiscardHandler), io.Discard, discovery.Static{Services: services})
+		p := &program{cfg: cfg, log: slog.New(slog.DiscardHandler), stdout: io.Discard}
+		ended <- p.wire(ctx, discovery.Static{Services: services})
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,15 +16,15 @@ import (
 	"longshore/health"
 	"longshore/internal/accesslog"
 	"longshore/internal/admin"
-	"longshore/internal/config"
 	"longshore/internal/metrics"
 	"longshore/proxy"
 )
 
 // serve runs the proxy for what the configuration says until ctx is done.
-func serve(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Writer) error {
+func (p *program) serve(ctx context.Context) error {
+	cfg := p.cfg
 	if len(cfg.Backends) > 0 {
-		return wire(ctx, cfg, log, stdout, discovery.Static{Services: []discovery.Service{{
+		return p.wire(ctx, discovery.Static{Services: []discovery.Service{{
 			Name: "backends", Routes: []discovery.Route{{Path: "/"}}, Settings: cfg.Settings, Endpoints: cfg.Backends.Endpoints(cfg.Settings),
 		}}})
 	}
@@ -34,9 +33,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.W
 		return wrongConfig{err}
 	}
 	defer client.Close()
-	return wire(ctx, cfg, log, stdout, &docker.Source{
+	return p.wire(ctx, &docker.Source{
 		Client: client, Upstream: cfg.Upstream, Label: cfg.Label, Project: cfg.Project, DefaultHost: cfg.DefaultHost, Network: cfg.Network,
-		Settings: cfg.Settings, Log: log,
+		Settings: cfg.Settings, Log: p.log,
 	})
 }
 
@@ -45,7 +44,8 @@ type wrongConfig struct{ error }
 
 // wire connects a source to the data plane and runs all of it. On ctx's end the proxy finishes what is
 // in flight; only then does the rest stop, so that the last requests are balanced like all others.
-func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Writer, source discovery.Source) error {
+func (p *program) wire(ctx context.Context, source discovery.Source) error {
+	cfg, log := p.cfg, p.log
 	front, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("LONGSHORE_LISTEN: %w", err)
@@ -84,8 +84,9 @@ func wire(ctx context.Context, cfg config.Config, log *slog.Logger, stdout io.Wr
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, running := errgroup.WithContext(stopped)
+	g.Go(func() error { p.heed(running); return nil })
 	if cfg.AccessLog != "off" {
-		access := accesslog.New(stdout, string(cfg.AccessLog), log)
+		access := accesslog.New(p.stdout, string(cfg.AccessLog), log)
 		server.Record = access.Record
 		g.Go(func() error { return access.Run(running) })
 	}
