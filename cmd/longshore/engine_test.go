@@ -368,6 +368,72 @@ func TestEngineHost(t *testing.T) {
 	}
 }
 
+// TestEngineSharedNetwork runs the proxy in the network of the application that it is for, as nginx runs beside one:
+// its hostname and files in /etc are then the application's. Whose container is whose is told by the cgroup, and
+// where a namespace hides that, by the command.
+func TestEngineSharedNetwork(t *testing.T) {
+	dockertest.Engine(t)
+	image, app := dockertest.Image(t, "longshore/cmd/longshore"), dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090")
+	const socket = "/var/run/docker.sock:/var/run/docker.sock:ro"
+	t.Run("service", func(t *testing.T) {
+		p := testProject{t: t, Project: dockertest.Compose(t, dockertest.Composes(t)[0], fmt.Sprintf(`
+version: "2.4"
+services:
+  web:
+    image: %s
+    ports: ["127.0.0.1::80", "127.0.0.1::9180"]
+  longshore:
+    image: %s
+    network_mode: service:web
+    volumes: ["%s"]
+    environment: {LONGSHORE_UPSTREAM: "web:5090"}
+`, app, image, socket))}
+		p.Run("up", "-d")
+		web, proxy := p.Containers("web")[0], p.Containers("longshore")[0]
+		ls := client(t, dockertest.Published(t, web, "80"), dockertest.Published(t, web, "9180"))
+		ls.waitUp(1)
+		ls.wantShares(4, 4)
+		if got, want := ls.state().backend(web).Addr, "127.0.0.1:5090"; got != want {
+			t.Errorf("the application in the proxy's own network is had at %s, want %s", got, want)
+		}
+		wantOwn(t, proxy, "found by cgroup; it uses the network of container "+strings.TrimPrefix(dockertest.Docker(t, "inspect", "-f", "{{.Name}}", web), "/"))
+	})
+	for _, cgroupns := range []string{"host", "private"} {
+		t.Run("container of another project, cgroup namespace "+cgroupns, func(t *testing.T) {
+			p := project(t, dockertest.Composes(t)[0], "{}", "")
+			p.Run("up", "-d", "--scale", "flaskapp=2", "flaskapp")
+			owner := dockertest.Docker(t, "run", "-d", "--network", p.Name+"_default", "-p", "127.0.0.1::80", "-p", "127.0.0.1::9180",
+				"--label", "com.docker.compose.project=other", "--label", "com.docker.compose.service=vpn", app, "serve") // all test images have the same entrypoint
+			t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", owner) })
+			proxy := dockertest.Docker(t, "run", "-d", "--network", "container:"+owner, "--cgroupns", cgroupns, "-v", socket,
+				"--label", "com.docker.compose.project="+p.Name, "--label", "com.docker.compose.service=longshore",
+				"-e", "LONGSHORE_UPSTREAM=flaskapp:5090", image)
+			t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", proxy) })
+			ls := client(t, dockertest.Published(t, owner, "80"), dockertest.Published(t, owner, "9180"))
+			ls.waitUp(2)
+			ls.wantShares(20, 10, 10)
+			why := "found by cgroup;"
+			if cgroupns == "private" {
+				why = "of those in one network it alone has the proxy's command;"
+			}
+			wantOwn(t, proxy, why)
+		})
+	}
+}
+
+// wantOwn checks that a proxy has said which container is its own, and why.
+func wantOwn(t *testing.T, proxy, why string) {
+	t.Helper()
+	log, err := exec.Command("docker", "logs", proxy).CombinedOutput()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimPrefix(dockertest.Docker(t, "inspect", "-f", "{{.Name}}", proxy), "/")
+	if want := fmt.Sprintf(`msg="the proxy's own container is known" container=%s why="%s`, name, why); strings.Count(string(log), want) != 1 {
+		t.Errorf("want one line with %s in the log:\n%s", want, log)
+	}
+}
+
 // TestEngineUser runs the image as another user than root, who gets at the socket by its group.
 func TestEngineUser(t *testing.T) {
 	dockertest.Engine(t)

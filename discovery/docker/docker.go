@@ -38,11 +38,11 @@ type Source struct {
 	Settings    discovery.Settings // of services whose labels say nothing else
 	Log         *slog.Logger       // nil: none
 	Applied     func(Applied)      // nil: nobody wants to know. Called by Watch after a publish that an event caused
-	Self        func() []string    // IDs that may be the own container's, best first; nil: read from /proc
 
-	link  atomic.Pointer[discovery.Link] // nil: not yet
-	local func() []netip.Prefix          // of the local interfaces; nil: asked of the system
-	pace  pace
+	link   atomic.Pointer[discovery.Link] // nil: not yet
+	traces func() traces                  // of the own container; nil: read from /proc
+	local  func() []netip.Prefix          // of the local interfaces; nil: asked of the system
+	pace   pace
 }
 
 // A pace is how often things are done; zero is what each field says. Tests are in a hurry.
@@ -161,10 +161,10 @@ const patience = time.Second
 // view collects what the user asked for.
 func (s *Source) view() view {
 	v := view{upstream: s.Upstream, label: s.Label, project: s.Project, defaultHost: s.DefaultHost, network: s.Network, settings: s.Settings}
-	if s.Self != nil {
-		v.ownIDs = s.Self()
+	if s.traces != nil {
+		v.traces = s.traces()
 	} else {
-		v.ownIDs = ownIDs()
+		v.traces = readTraces()
 	}
 	if u, err := url.Parse(s.Client.DaemonHost()); err == nil && u.Scheme != "unix" && u.Scheme != "npipe" {
 		host := u.Hostname()
@@ -241,6 +241,7 @@ type outlet struct {
 	published bool
 	last      discovery.State
 	told      map[note]bool
+	self      self             // as told
 	coming    map[string]event // by container: what announced it, while it is not usable yet
 	applied   []change         // since the last tell
 }
@@ -290,6 +291,14 @@ func (o *outlet) learned(a answer, is world) {
 func (o *outlet) tell(w world) {
 	applied := o.applied
 	o.applied = nil
+	if !o.published || w.self != o.self {
+		o.self = w.self
+		if c := w.containers[w.self.id]; c != nil {
+			o.s.log().Info("the proxy's own container is known", "container", c.name, "why", w.self.why)
+		} else {
+			o.s.log().Info("no container of this engine is the proxy's own: it counts as running on a host")
+		}
+	}
 	st, notes := w.state()
 	told := make(map[note]bool, len(notes))
 	for _, n := range notes {

@@ -13,6 +13,7 @@ import (
 	api "github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	networktypes "github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/storage"
 	"github.com/docker/go-connections/nat"
 
 	"longshore/discovery"
@@ -264,6 +265,7 @@ func (m *model) list() (all []api.Summary) {
 		case "restarting":
 			s.Status = fmt.Sprintf("Restarting (%d) 5 seconds ago", b.code)
 		}
+		s.HostConfig.NetworkMode = b.mode
 		s.NetworkSettings = &api.NetworkSettingsSummary{Networks: b.endpoints()}
 		all = append(all, s)
 	}
@@ -309,7 +311,9 @@ func (m *model) inspect(id string) (r api.InspectResponse, ok bool) {
 				Status: b.status, Running: b.running() || b.status == "restarting", Paused: b.status == "paused",
 				Restarting: b.status == "restarting", StartedAt: b.started.Format(time.RFC3339Nano),
 			},
-			HostConfig: &api.HostConfig{NetworkMode: api.NetworkMode(b.mode)},
+			HostConfig:  &api.HostConfig{NetworkMode: api.NetworkMode(b.mode)},
+			GraphDriver: storage.DriverData{Data: map[string]string{"UpperDir": "/var/lib/docker/overlay2/" + b.name + "/diff"}},
+			Path:        "/" + b.name, Args: []string{"serve"},
 		}
 		if !b.running() {
 			r.State.ExitCode = b.code
@@ -470,7 +474,7 @@ func see(w world) string {
 // upstream is the view of a proxy, container 1 of the model, with LONGSHORE_UPSTREAM=s.
 func upstream(t testing.TB, s string) view {
 	t.Helper()
-	v := view{settings: config.Defaults(), ownIDs: []string{fmt.Sprintf("%064x", 0xabc001)}}
+	v := view{settings: config.Defaults(), traces: traces{mounts: []string{fmt.Sprintf("%064x", 0xabc001)}}}
 	if err := v.upstream.UnmarshalText([]byte(s)); err != nil {
 		t.Fatal(err)
 	}

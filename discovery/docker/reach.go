@@ -31,6 +31,9 @@ func (w world) way(c *container) (_ way, why string) {
 	if owner.mode == "host" {
 		return w.wayToHost(onHost)
 	}
+	if owner == w.home() {
+		return way{host: "127.0.0.1"}, "" // one network namespace: also what listens on the loopback alone is reached
+	}
 	own := w.ownNetworks()
 	var near []network
 	for _, n := range owner.nets {
@@ -134,7 +137,7 @@ func (w world) onHost() bool {
 // elsewhere is the engine's host if that is another machine than the proxy's. Where the engine knows the
 // own container it is this one, whatever leads to it: often a container that filters its API.
 func (w world) elsewhere() string {
-	if w.self != "" {
+	if w.self.id != "" {
 		return ""
 	}
 	return w.engine

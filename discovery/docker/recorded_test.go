@@ -113,7 +113,7 @@ func replay(t *testing.T, path string) string {
 			fmt.Fprintf(&out, "\tlist\n")
 			for _, c := range l.all { // the proxy of the recording
 				if c.Labels[serviceLabel] == "proxy" {
-					w.ownIDs = []string{c.ID}
+					w.traces.mounts = []string{c.ID}
 				}
 			}
 			hear(func(w world) (world, todo) { return w.list(l) })

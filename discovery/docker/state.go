@@ -233,7 +233,7 @@ func (b *builder) byThemselves() (ps []pool) {
 // that their users hear why they are not used, and those of which only the creation is known.
 func (b *builder) candidates(match func(*container) bool) (cs []*container) {
 	for _, c := range b.containers {
-		if !match(c) || c.gone || c.id == b.self || c.oneoff {
+		if !match(c) || c.gone || c.id == b.self.id || c.oneoff {
 			continue
 		}
 		if c.known || c.failed != nil || c.expected() || !b.inScope(c) {

@@ -27,9 +27,9 @@ func (l look) view(t *testing.T) view {
 			t.Fatal(err)
 		}
 	}
-	v.ownIDs = []string{fmt.Sprintf("%064x", 0xabc001)}
+	v.traces.mounts = []string{fmt.Sprintf("%064x", 0xabc001)}
 	if l.host {
-		v.ownIDs = nil
+		v.traces = traces{}
 	}
 	return v
 }

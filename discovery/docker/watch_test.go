@@ -244,9 +244,9 @@ func (d *daemon) source(names string) *Source {
 	}
 	return &Source{
 		Client: d.client, Upstream: u, Settings: config.Defaults(),
-		Self:  func() []string { return []string{fmt.Sprintf("%064x", 0xabc001)} },
-		pace:  pace{relist: time.Hour},
-		local: func() []netip.Prefix { return nil }, // not this machine's
+		traces: func() traces { return traces{mounts: []string{fmt.Sprintf("%064x", 0xabc001)}} },
+		pace:   pace{relist: time.Hour},
+		local:  func() []netip.Prefix { return nil }, // not this machine's
 	}
 }
 
@@ -413,7 +413,7 @@ func TestLookout(t *testing.T) {
 		}}
 		m := demo()
 		v := upstream(t, "web")
-		v.ownIDs = nil
+		v.traces = traces{}
 		d := drive(t, m, world{view: v})
 		var l lookout
 		around := func(what string, want int) {
@@ -458,7 +458,8 @@ func TestLookout(t *testing.T) {
 	})
 }
 
-// A proxy with the host's network may learn that after it has learned the others' addresses.
+// A proxy with the host's network may learn that after it has learned the others' addresses, where the list of
+// what passes for an engine does not tell.
 func TestLookoutLate(t *testing.T) {
 	looks := 0
 	s := &Source{local: func() []netip.Prefix { looks++; return nil }}
@@ -466,7 +467,11 @@ func TestLookoutLate(t *testing.T) {
 	self := m.boxes["demo-proxy-1"]
 	self.mode, self.nets = "host", map[string]string{"host": ""}
 	d := &driver{model: m, t: t, w: world{view: upstream(t, "web")}, due: make(todo)}
-	d.relist(time.Hour)
+	all := d.list()
+	for i := range all {
+		all[i].HostConfig.NetworkMode = ""
+	}
+	d.w, _ = d.w.list(listing{asked: d.now, all: all})
 	var l lookout
 	for _, name := range []string{"demo-web-1", "demo-web-2", "demo-proxy-1"} {
 		d.tick()

@@ -23,7 +23,7 @@ import (
 type world struct {
 	view
 	containers map[string]*container
-	self       string         // ID of the own container; empty: on a host
+	self       self
 	local      []netip.Prefix // of the local interfaces, to know what a proxy on the host can reach
 	listed     bool           // there has been a list
 
@@ -46,8 +46,8 @@ type view struct {
 	defaultHost string // whose routes are those of unknown hosts too
 	network     string
 	settings    discovery.Settings
-	ownIDs      []string // candidates, best first
-	engine      string   // host of an engine on another machine; empty: it is on this one
+	traces      traces
+	engine      string // host of an engine on another machine; empty: it is on this one
 }
 
 // A container is what is known of one container. It is never changed once it is part of a world.
@@ -58,9 +58,10 @@ type container struct {
 
 	known bool // inspected, so that facts are valid
 	facts
-	gone   bool      // destroyed; remembered until the next list, so that late answers do not revive it
-	failed error     // of the last inspect, nil if it was answered
-	retry  time.Time // when to ask again after it failed
+	likeness likeness  // to the own container
+	gone     bool      // destroyed; remembered until the next list, so that late answers do not revive it
+	failed   error     // of the last inspect, nil if it was answered
+	retry    time.Time // when to ask again after it failed
 
 	coming   time.Time // was created, and is expected to start until then; zero: is not
 	run      int       // how many were seen
@@ -241,7 +242,7 @@ func (w world) learn(a answer) (world, todo) {
 	}
 	next.name = cmp.Or(strings.TrimPrefix(a.found.Name, "/"), c.name)
 	next.badge = w.read(a.found.Config.Labels, c.badge)
-	next.facts = readFacts(a.found)
+	next.facts, next.likeness = readFacts(a.found), w.traces.compare(a.found)
 	next.known, next.failed, next.retry, next.asked = true, nil, time.Time{}, a.asked
 	if !next.unborn() {
 		next.coming = time.Time{}
@@ -254,6 +255,7 @@ func (w world) learn(a answer) (world, todo) {
 		next.apply(*e)
 	}
 	w = w.with(&next)
+	var ask todo
 	if id := next.sharesWith(); id != "" {
 		w.sharing = true
 		owner := w.containers[id]
@@ -262,10 +264,18 @@ func (w world) learn(a answer) (world, todo) {
 			w = w.with(owner)
 		}
 		if !owner.gone && !(owner.known && w.inScope(owner)) { // others are not kept up to date
-			return w, todo{}.add(id)
+			ask = ask.add(id)
 		}
 	}
-	return w, nil
+	was := w.self.id
+	if w.self = w.findSelf(); w.self.id != was { // so there may be another project to look at
+		for id, c := range w.containers {
+			if !c.known && !c.gone && w.concerns(c) {
+				ask = ask.add(id)
+			}
+		}
+	}
+	return w, ask
 }
 
 // retryAfter is when a failed inspect is repeated.
@@ -282,7 +292,7 @@ func (w world) list(l listing) (world, todo) {
 		}
 		if !next.known && !next.gone {
 			next.name, next.badge = cmp.Or(nameIn(s), next.name), w.read(s.Labels, next.badge)
-			next.status = s.State
+			next.status, next.mode = s.State, s.HostConfig.NetworkMode
 		}
 		containers[s.ID] = &next
 	}
@@ -297,7 +307,7 @@ func (w world) list(l listing) (world, todo) {
 			}
 		}
 	}
-	w.self = w.confirmSelf()
+	w.self = w.findSelf()
 	w.touched = slices.Collect(maps.Keys(containers))
 	for _, s := range l.all {
 		c := containers[s.ID]
@@ -311,24 +321,6 @@ func (w world) list(l listing) (world, todo) {
 		}
 	}
 	return w, ask
-}
-
-// confirmSelf finds the own container among those that are known. "created" is enough: a process may
-// be faster than the engine's note that it runs. Once found it stays: to lose it for a moment would
-// move every address.
-func (w world) confirmSelf() string {
-	if w.containers[w.self] != nil {
-		return w.self
-	}
-	for _, candidate := range w.ownIDs {
-		for _, id := range slices.Sorted(maps.Keys(w.containers)) {
-			c := w.containers[id]
-			if strings.HasPrefix(id, candidate) && (c.status == "running" || c.status == "created") {
-				return id
-			}
-		}
-	}
-	return ""
 }
 
 // tick is the world at a later time. What was asked to stop and still runs is back, in the same run: it
@@ -379,7 +371,7 @@ func earliest(ts ...time.Time) (first time.Time) {
 // containers because a change of one may move another: the own one, or one that lends its network.
 func (w world) settle(before world) world {
 	ids := w.touched
-	if w.sharing || w.self != before.self || w.home() != before.home() || !slices.Equal(w.local, before.local) {
+	if w.sharing || w.self.id != before.self.id || w.home() != before.home() || !slices.Equal(w.local, before.local) {
 		ids = slices.Collect(maps.Keys(w.containers))
 	}
 	for _, id := range ids {
@@ -483,8 +475,11 @@ func (w world) with(c *container) world {
 // concerns reports whether a container has to be inspected. Those of other projects are judged by
 // their labels alone, unless their environment may choose them.
 func (w world) concerns(c *container) bool {
-	if c.id == w.self || w.inScope(c) || w.everywhere() {
+	if c.id == w.self.id || w.inScope(c) || w.everywhere() {
 		return true
+	}
+	if home := w.home(); !w.self.sure && home != nil && c.sharesWith() == home.id {
+		return true // it may be the own one
 	}
 	for _, other := range w.containers {
 		if other.sharesWith() == c.id {
@@ -512,7 +507,7 @@ func (w world) scope() string {
 }
 
 func (w world) ownProject() string {
-	if c := w.containers[w.self]; c != nil {
+	if c := w.containers[w.self.id]; c != nil {
 		return c.project
 	}
 	return ""
@@ -528,7 +523,7 @@ func (w world) networked(c *container) *container {
 
 // home is the container whose networks the proxy has, nil on a host.
 func (w world) home() *container {
-	c := w.containers[w.self]
+	c := w.containers[w.self.id]
 	if c == nil {
 		return nil
 	}

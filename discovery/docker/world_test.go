@@ -639,7 +639,7 @@ func BenchmarkEvent(b *testing.B) {
 				v := upstream(b, "web")
 				var local []netip.Prefix
 				if where == "host" {
-					v.ownIDs, v.project = nil, "demo"
+					v.traces, v.project = traces{}, "demo"
 					local = append(local, netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("172.18.0.1/16"))
 					for range 200 {
 						local = append(local, netip.MustParsePrefix("fe80::1/64"))
@@ -689,7 +689,7 @@ func FuzzEvent(f *testing.F) {
 			t.Errorf("%+v", e)
 		}
 		model := demo()
-		d := drive(t, model, world{view: view{ownIDs: []string{model.boxes["demo-proxy-1"].id}}})
+		d := drive(t, model, world{view: view{traces: traces{mounts: []string{model.boxes["demo-proxy-1"].id}}}})
 		e.id = model.boxes["demo-web-1"].id
 		d.hear(func(w world) (world, todo) { return w.on(e) })
 		d.answer()
