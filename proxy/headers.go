@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
@@ -28,26 +29,14 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 
 	peer := peerIP(pr.In.RemoteAddr)
 	host := pr.In.Host
-	port, _ := portOf(host)
 	if x.server.trusts(peer) {
-		if prior := strings.Join(in["X-Forwarded-For"], ", "); prior != "" {
-			out["X-Forwarded-For"] = []string{prior + ", " + peer}
-		} else {
-			out["X-Forwarded-For"] = []string{peer}
+		for _, name := range ourFields {
+			delete(out, name)
 		}
-		out["X-Real-Ip"] = []string{x.clientIP()}
-		for k, v := range map[string]string{"X-Forwarded-Proto": "http", "X-Forwarded-Host": host, "X-Forwarded-Port": port} {
-			if given := in[k]; len(given) > 0 {
-				out[k] = given
-			} else {
-				out[k] = []string{v}
-			}
-		}
-		if f := in["Forwarded"]; len(f) > 0 {
-			out["Forwarded"] = f
-		}
+		forwardedBy(x, peer, func(name, value string) { out[name] = append(out[name], value) })
 		return
 	}
+	port, _ := portOf(host)
 	v := []string{peer, "http", host, port} // one allocation for all
 	out["X-Forwarded-For"] = v[0:1:1]
 	out["X-Real-Ip"] = v[0:1:1]
@@ -56,44 +45,118 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out["X-Forwarded-Port"] = v[3:4:4]
 }
 
+// ourFields are those that say whence a request is. A client's own are dropped; a trusted proxy's are kept, and
+// completed.
+var ourFields = [...]string{"X-Forwarded-For", "X-Real-Ip", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "Forwarded"}
+
+// forwardedBy says what a trusted proxy has said of a request, and that it was the peer who has said so. What it has
+// not said is said so that all of it is of one origin: an application makes its links of scheme, host and port.
+func forwardedBy(in inbound, peer string, add func(name, value string)) {
+	hops := strings.Join(in.values("X-Forwarded-For"), ", ")
+	if hops == "" {
+		hops = joinHops(in)
+	}
+	if hops != "" {
+		hops += ", "
+	}
+	add("X-Forwarded-For", hops+peer)
+	add("X-Real-Ip", in.client())
+	given := func(name string) (first string) { // of a list, as a proxy in front of the trusted one has said it
+		for _, v := range in.values(name) {
+			if v = strings.Trim(v, " \t"); v == "" {
+				continue
+			}
+			if add(name, v); first == "" {
+				first, _, _ = strings.Cut(v, ",")
+				first = strings.TrimRight(first, " \t")
+			}
+		}
+		return first
+	}
+	given("Forwarded")
+	proto := given("X-Forwarded-Proto")
+	if proto == "" {
+		proto = "http"
+		add("X-Forwarded-Proto", proto)
+	}
+	host := given("X-Forwarded-Host")
+	if host == "" {
+		host = in.host()
+		add("X-Forwarded-Host", host)
+	}
+	if given("X-Forwarded-Port") == "" {
+		add("X-Forwarded-Port", originPort(proto, host, in.host()))
+	}
+}
+
+// joinHops is what X-Forwarded-For would be where a proxy says it by Forwarded.
+func joinHops(in inbound) string {
+	hops, ok := hopsOf(in)
+	if !ok {
+		return unknown
+	}
+	for i, hop := range hops {
+		hops[i] = unknown
+		if a, ok := parseHop(hop); ok {
+			hops[i] = a.String()
+		}
+	}
+	return strings.Join(hops, ", ")
+}
+
+// originPort is the port of what a client has asked for by this scheme and host, which a proxy has written as
+// asked. Some name the host alone and leave the port to Host (nginx's $host and $http_host).
+func originPort(proto, host, asked string) string {
+	name, port, _ := splitHost(host)
+	if port == "" {
+		if n, p, _ := splitHost(asked); strings.EqualFold(n, name) {
+			port = p
+		}
+	}
+	if port == "" && (strings.EqualFold(proto, "https") || strings.EqualFold(proto, "wss")) {
+		port = "443"
+	}
+	return cmp.Or(port, "80")
+}
+
 // portOf is the port in a Host field, 80 if there is none. It is not ok if the field is not of the form
-// that it must have (RFC 9112, 3.2): then who reads it decides which host that is. Which characters a name
-// has, net/http has checked.
+// that it must have (RFC 9112, 3.2): then who reads it decides which host that is.
 func portOf(host string) (port string, ok bool) {
-	name := strings.IndexByte(host, ':') // its end
+	_, port, ok = splitHost(host)
+	return cmp.Or(port, "80"), ok
+}
+
+// splitHost takes a Host field apart; port is empty if there is none. Which characters a name has, net/http has
+// checked.
+func splitHost(host string) (name, port string, ok bool) {
+	end := strings.IndexByte(host, ':') // of the name
 	if strings.HasPrefix(host, "[") {
-		end := strings.IndexByte(host, ']')
-		if end < 0 {
-			return "", false
+		if end = strings.IndexByte(host, ']') + 1; end == 0 {
+			return "", "", false
 		}
-		if a, err := netip.ParseAddr(host[1:end]); err != nil || !a.Is6() {
-			return "", false
-		}
-		if name = end + 1; name == len(host) {
-			return "80", true
+		if a, err := netip.ParseAddr(host[1 : end-1]); err != nil || !a.Is6() {
+			return "", "", false
 		}
 	} else if strings.IndexByte(host, '[') >= 0 || strings.IndexByte(host, ']') >= 0 {
-		return "", false
-	} else if name < 0 {
-		return "80", true
+		return "", "", false
 	}
-	if host[name] != ':' {
-		return "", false
+	if end < 0 || end == len(host) {
+		return host, "", true
 	}
-	port = host[name+1:]
+	if host[end] != ':' {
+		return "", "", false
+	}
+	name, port = host[:end], host[end+1:]
 	n := 0
 	for i := range len(port) {
 		if port[i] < '0' || port[i] > '9' {
-			return "", false
+			return "", "", false
 		}
 		if n = 10*n + int(port[i]-'0'); n > 65535 {
-			return "", false
+			return "", "", false
 		}
 	}
-	if port == "" {
-		port = "80"
-	}
-	return port, true
+	return name, port, true
 }
 
 // isHost reports whether a Host field is of that form.
@@ -143,56 +206,4 @@ func dropLookalikes(h http.Header) {
 			delete(h, k)
 		}
 	}
-}
-
-// clientIP is the nearest address that is no trusted proxy's: the peer's, or found from right to left
-// in X-Forwarded-For.
-func (x *exchange) clientIP() string {
-	return clientIP(x.server, peerIP(x.in.RemoteAddr), x.in.Header["X-Forwarded-For"])
-}
-
-func clientIP(s *Server, peer string, forwarded []string) string {
-	if !s.trusts(peer) {
-		return peer
-	}
-	hops := strings.Split(strings.Join(forwarded, ","), ",")
-	ip := peer
-	for i := len(hops) - 1; i >= 0; i-- {
-		hop := strings.TrimSpace(hops[i])
-		if _, err := netip.ParseAddr(hop); err != nil {
-			break // nobody we trust wrote that
-		}
-		ip = hop
-		if !s.trusts(hop) {
-			break
-		}
-	}
-	return ip
-}
-
-// trusts reports whether the X-Forwarded-* of a peer are believed.
-func (s *Server) trusts(ip string) bool {
-	if len(s.Trusted) == 0 {
-		return false
-	}
-	a, err := netip.ParseAddr(ip)
-	if err != nil {
-		return false
-	}
-	a = a.Unmap().WithZone("")
-	for _, p := range s.Trusted {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-// peerIP takes the port off a RemoteAddr.
-func peerIP(addr string) string {
-	i := strings.LastIndexByte(addr, ':')
-	if i < 0 {
-		return addr
-	}
-	return strings.Trim(addr[:i], "[]")
 }

@@ -8,7 +8,7 @@ import (
 
 // An inbound is a request as its lane has it: what affinity may go by.
 type inbound interface {
-	client() string // the IP address
+	client() string // the IP address, or unknown
 	target() string // as the client wrote it
 	host() string   // the Host field
 	values(field string) []string
@@ -43,11 +43,12 @@ func newKey(k balancer.Key) keyFunc {
 // variable is the value of an nginx variable for the request, empty if it has none.
 func variable(in inbound, kind, name string) string {
 	switch kind {
-	case "remote_addr":
-		return in.client()
-	case "remote_net": // what ip_hash goes by: a network of 256 addresses, or an IPv6 address
+	case "remote_addr", "remote_net": // the latter is what ip_hash goes by: a network of 256 addresses, or an IPv6 address
 		ip := in.client()
-		if i := strings.LastIndexByte(ip, '.'); i >= 0 && !strings.Contains(ip, ":") {
+		if ip == unknown { // or all of them would go to the same backend
+			return ""
+		}
+		if i := strings.LastIndexByte(ip, '.'); kind == "remote_net" && i >= 0 && !strings.Contains(ip, ":") {
 			return ip[:i]
 		}
 		return ip
@@ -68,7 +69,7 @@ func variable(in inbound, kind, name string) string {
 	return ""
 }
 
-func (x *exchange) client() string               { return x.clientIP() }
+func (x *exchange) client() string               { return x.server.clientOf(peerIP(x.in.RemoteAddr), x) }
 func (x *exchange) target() string               { return x.in.RequestURI }
 func (x *exchange) host() string                 { return x.in.Host }
 func (x *exchange) values(field string) []string { return x.in.Header.Values(field) }

@@ -142,7 +142,7 @@ func (x *plain) serve() outcome {
 	case !svc.plain || route.Dest != "":
 		c.stays = true
 		return general
-	case svc.spec.Internal && isOutside(x.client()):
+	case svc.spec.Internal && table.isOutside(x.client()):
 		return general
 	}
 	if max := int64(svc.spec.Settings.MaxBody); max > 0 && x.req.Length > max {
@@ -208,7 +208,7 @@ func (x *plain) makeHead(host, port string) {
 	b := x.req.Cuts.AppendKept(x.out[:0], x.in, 0, x.req.Size-len("\r\n"))
 	peer := x.conn.peer
 	if x.conn.trusted {
-		b = x.appendTrusted(b, host, port)
+		forwardedBy(x, peer, func(name, value string) { b = appendField(b, name, value) })
 	} else {
 		b = appendField(b, "X-Forwarded-For", peer)
 		b = appendField(b, "X-Real-Ip", peer)
@@ -219,26 +219,6 @@ func (x *plain) makeHead(host, port string) {
 	x.out = append(b, "\r\n"...)
 }
 
-// appendTrusted appends what a trusted proxy has said of the client, and that it has said so.
-func (x *plain) appendTrusted(b []byte, host, port string) []byte {
-	hops := x.conn.peer
-	if prior := strings.Join(x.values("X-Forwarded-For"), ", "); prior != "" {
-		hops = prior + ", " + hops
-	}
-	b = appendField(b, "X-Forwarded-For", hops)
-	b = appendField(b, "X-Real-Ip", x.client())
-	for _, f := range [...]struct{ name, ours string }{{"X-Forwarded-Proto", "http"}, {"X-Forwarded-Host", host}, {"X-Forwarded-Port", port}, {"Forwarded", ""}} {
-		given := x.values(f.name)
-		for _, v := range given {
-			b = appendField(b, f.name, v)
-		}
-		if len(given) == 0 && f.ours != "" {
-			b = appendField(b, f.name, f.ours)
-		}
-	}
-	return b
-}
-
 func appendField(b []byte, name, value string) []byte {
 	b = append(b, name...)
 	b = append(b, ": "...)
@@ -246,12 +226,12 @@ func appendField(b []byte, name, value string) []byte {
 	return append(b, "\r\n"...)
 }
 
-// client is the address of the client, see exchange.clientIP.
+// client is the address of the client, see Server.clientOf.
 func (x *plain) client() string {
 	if !x.conn.trusted {
 		return x.conn.peer
 	}
-	return clientIP(x.conn.lane.server, x.conn.peer, x.values("X-Forwarded-For"))
+	return x.conn.lane.server.clientOf(x.conn.peer, x)
 }
 
 func (x *plain) target() string { return text(x.req.Target.Of(x.in)) }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 
@@ -127,7 +126,7 @@ func withoutDots(raw string) string {
 func (x *exchange) turnAway() bool {
 	code := 0
 	switch {
-	case x.svc.spec.Internal && isOutside(x.clientIP()):
+	case x.svc.spec.Internal && x.server.Router.Table().isOutside(x.client()):
 		code = http.StatusForbidden
 	case x.lacksSlash():
 		_, query := splitTarget(x.in.RequestURI)
@@ -283,25 +282,3 @@ func mendCookie(line string, r *discovery.Route) string {
 
 // escape is a path as it stands in a URL.
 func escape(p string) string { return (&url.URL{Path: p}).EscapedPath() }
-
-// inside are the networks whose clients a service that is internal lets in: as nginx-proxy has them, and
-// their like in IPv6.
-var inside = []netip.Prefix{
-	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
-}
-
-// isOutside reports whether a client is to be kept from services that are internal.
-func isOutside(ip string) bool {
-	a, err := netip.ParseAddr(ip)
-	if err != nil {
-		return true
-	}
-	a = a.Unmap().WithZone("")
-	for _, p := range inside {
-		if p.Contains(a) {
-			return false
-		}
-	}
-	return true
-}

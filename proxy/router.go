@@ -107,7 +107,7 @@ func (r *Router) Apply(s discovery.State) {
 	r.mu.Lock()
 	old := r.table.Load()
 	d := r.diffLocked(old, s.Services)
-	if old.applied && d.same && slices.Equal(s.Skipped, r.state.Skipped) {
+	if old.applied && d.same && slices.Equal(s.Skipped, r.state.Skipped) && slices.Equal(s.Gateways, r.state.Gateways) {
 		r.mu.Unlock()
 		return
 	}
@@ -169,7 +169,7 @@ func (r *Router) diffLocked(old *Table, next []discovery.Service) difference {
 // built. It returns which services changed.
 func (r *Router) swapLocked(old *Table, kept []*Service) (changed []*Service) {
 	n := len(kept)
-	t := &Table{applied: true, routes: old.routes, services: make([]*Service, n+len(r.missed)), skipped: r.state.Skipped}
+	t := &Table{applied: true, routes: old.routes, services: make([]*Service, n+len(r.missed)), skipped: r.state.Skipped, gateways: r.state.Gateways}
 	copy(t.services, kept)
 	routed := old.applied && len(old.services) == len(t.services) // the routes are as they were
 	for i := range t.services {
@@ -403,7 +403,7 @@ func (r *Router) Mark(k discovery.Key, s health.Status) {
 // rebuildLocked builds some services anew, and shows and returns them.
 func (r *Router) rebuildLocked(names ...string) (changed []*Service) {
 	old := r.table.Load()
-	t := &Table{applied: true, routes: old.routes, services: slices.Clone(old.services), skipped: old.skipped}
+	t := &Table{applied: true, routes: old.routes, services: slices.Clone(old.services), skipped: old.skipped, gateways: old.gateways}
 	for _, name := range names {
 		i := t.routes.names[name]
 		t.services[i] = r.buildLocked(old.services[i].spec, old)

@@ -41,7 +41,7 @@ type Server struct {
 type Record struct {
 	Time       time.Time // when the request had come
 	Duration   time.Duration
-	ClientIP   string
+	ClientIP   string // or "unknown"
 	User       string // of Basic authentication
 	Method     string
 	URI        string // as the client wrote it
@@ -282,7 +282,7 @@ func (s *Server) record(x *exchange) {
 	}
 	rec := &x.told
 	*rec = Record{
-		Time: x.start, Duration: d, ClientIP: x.clientIP(),
+		Time: x.start, Duration: d, ClientIP: x.client(),
 		Method: r.Method, URI: r.RequestURI, Proto: r.Proto, Host: r.Host,
 		Status: x.status, Bytes: bytes, Referer: r.Referer(), UserAgent: r.UserAgent(),
 		Service: service, Upstream: x.via, ContentLen: r.ContentLength,

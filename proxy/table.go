@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"net/netip"
 	"path"
 	"regexp"
 	"slices"
@@ -18,6 +19,7 @@ type Table struct {
 	routes   *routes
 	services []*Service // sorted by name; what routes point into
 	skipped  []discovery.Skip
+	gateways []netip.Addr // see discovery.State
 }
 
 // Services lists the services of the snapshot. The caller must not change the slice.

@@ -234,7 +234,10 @@ func testForwardedFields(t *testing.T, in lane) {
 		{"trusted up to a stranger", local, "shop:8080", "X-Forwarded-For: 6.6.6.6, 7.7.7.7, 10.0.0.1\r\n",
 			"X-Forwarded-For: 6.6.6.6, 7.7.7.7, 10.0.0.1, 127.0.0.1|X-Forwarded-Host: shop:8080|X-Forwarded-Port: 8080|X-Forwarded-Proto: http|X-Real-Ip: 7.7.7.7"},
 		{"trusted, nonsense", local, "shop:8080", "X-Forwarded-For: 7.7.7.7, <script>\r\n",
-			"X-Forwarded-For: 7.7.7.7, <script>, 127.0.0.1|X-Forwarded-Host: shop:8080|X-Forwarded-Port: 8080|X-Forwarded-Proto: http|X-Real-Ip: 127.0.0.1"},
+			"X-Forwarded-For: 7.7.7.7, <script>, 127.0.0.1|X-Forwarded-Host: shop:8080|X-Forwarded-Port: 8080|X-Forwarded-Proto: http|X-Real-Ip: unknown"},
+		{"trusted, by Forwarded alone", local, "shop", "Forwarded: for=unknown, for=\"[2001:DB8::1]:4711\";proto=https, for=10.0.0.1\r\n",
+			"Forwarded: for=unknown, for=\"[2001:DB8::1]:4711\";proto=https, for=10.0.0.1|X-Forwarded-For: unknown, 2001:db8::1, 10.0.0.1, 127.0.0.1|" +
+				"X-Forwarded-Host: shop|X-Forwarded-Port: 80|X-Forwarded-Proto: http|X-Real-Ip: 2001:db8::1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := rawBackend(t, "one", answers(ok))
