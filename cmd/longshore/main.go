@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"sync"
+	"time"
 
 	"longshore/internal/config"
 	"longshore/internal/version"
@@ -64,7 +66,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if command == "healthcheck" {
 		return healthcheck(ctx, cfg, stderr)
 	}
-	p := &program{cfg: cfg, log: newLogger(cfg, stderr), stdout: stdout}
+	p := newProgram(cfg, stdout, stderr)
+	defer func() { p.lines.end(p.timeLeft()) }()
+	defer context.AfterFunc(ctx, func() { p.endBy() })()
+	slog.SetDefault(p.log) // for libraries: what they print would wait for the reader of stderr
 	for _, w := range warnings {
 		p.log.Warn(w)
 	}
@@ -78,9 +83,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	switch {
 	case errors.As(err, new(wrongConfig)):
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(p.lines, err)
 		return exitConfig
 	case err != nil:
+		p.lines.spare()
 		p.log.Error("stopped", "err", err)
 		return exitFailed
 	}
@@ -91,14 +97,18 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 type program struct {
 	cfg     config.Config
 	log     *slog.Logger
+	lines   *logQueue // of log
 	stdout  io.Writer
 	signals <-chan os.Signal // other than those that end it; nil: none
+	endBy   func() time.Time // SHUTDOWN_TIMEOUT after its first call
 }
 
-func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
+func newProgram(cfg config.Config, stdout, stderr io.Writer) *program {
+	p := &program{cfg: cfg, stdout: stdout}
+	p.log, p.lines = newLog(cfg, stderr)
+	p.endBy = sync.OnceValue(func() time.Time { return time.Now().Add(cfg.ShutdownTimeout) })
+	return p
 }
+
+// timeLeft returns how long a log may take for its last lines.
+func (p *program) timeLeft() time.Duration { return max(time.Until(p.endBy()), lastFlush) }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -102,7 +101,8 @@ func serveStatic(t *testing.T, services []discovery.Service, environ ...string) 
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		p := &program{cfg: cfg, log: slog.New(slog.DiscardHandler), stdout: io.Discard}
+		p := newProgram(cfg, io.Discard, io.Discard)
+		defer p.lines.end(0)
 		ended <- p.wire(ctx, discovery.Static{Services: services})
 	}()
 	t.Cleanup(func() {

@@ -68,6 +68,7 @@ func (p *program) wire(ctx context.Context, source discovery.Source) error {
 		link = d.Link
 	}
 	figures := metrics.New(router, link)
+	figures.Dropped["stderr"] = p.lines.dropped.Load
 	if d, ok := source.(*docker.Source); ok {
 		d.Applied = func(a docker.Applied) {
 			swapped := router.Table().Since()
@@ -87,6 +88,8 @@ func (p *program) wire(ctx context.Context, source discovery.Source) error {
 	g.Go(func() error { p.heed(running); return nil })
 	if cfg.AccessLog != "off" {
 		access := accesslog.New(p.stdout, string(cfg.AccessLog), log)
+		access.LastFlush = p.timeLeft
+		figures.Dropped["stdout"] = access.Dropped
 		server.Record = access.Record
 		g.Go(func() error { return access.Run(running) })
 	}

@@ -27,6 +27,7 @@ func untilSignal(ctx context.Context) context.Context {
 func nginxSignals() (signals <-chan os.Signal, forget func()) {
 	c := make(chan os.Signal, 8) // those of the start wait until heed runs
 	signal.Notify(c, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
+	signal.Ignore(syscall.SIGPIPE) // the reader of a log has gone
 	return c, func() { signal.Stop(c) }
 }
 

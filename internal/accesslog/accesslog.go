@@ -27,12 +27,14 @@ const flushEvery = 200 * time.Millisecond
 
 // A Log is told of requests by Record, and writes them while Run runs, in order.
 type Log struct {
+	LastFlush func() time.Duration // how long Run may go on at its end; nil: as long as it takes
+
 	append  func([]byte, *entry) []byte // a line; only Run calls it
 	all     bool                        // entries are whole; otherwise they lack what combined does without
 	out     io.Writer
 	log     *slog.Logger
 	full    chan struct{} // a batch waits; buffered: already rung
-	dropped atomic.Int64
+	dropped atomic.Uint64
 
 	mu      sync.Mutex // held for a copy at most; guards the following
 	batch   []byte     // packed records, not yet handed over; nil: none
@@ -123,8 +125,27 @@ func (l *Log) written(batch []byte) {
 	}
 }
 
-// Run writes until ctx is done, and then what is left.
+// Run writes until ctx is done, and then what is left, if the reader takes it within LastFlush.
 func (l *Log) Run(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { // which may be stuck in a write, and ends with the process then
+		defer close(done)
+		l.run(ctx)
+	}()
+	<-ctx.Done()
+	var over <-chan time.Time
+	if l.LastFlush != nil {
+		over = time.After(l.LastFlush())
+	}
+	select {
+	case <-done:
+	case <-over:
+		l.log.Warn("access log: the reader of stdout is stuck, the last lines are lost")
+	}
+	return nil
+}
+
+func (l *Log) run(ctx context.Context) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
 	var s scratch
@@ -136,23 +157,28 @@ func (l *Log) Run(ctx context.Context) error {
 			l.flush(&s)
 		case <-ctx.Done():
 			l.flush(&s)
-			return nil
+			return
 		}
 	}
 }
+
+// Dropped is how many lines were dropped so far.
+func (l *Log) Dropped() uint64 { return l.dropped.Load() }
 
 // A scratch is memory that Run uses again.
 type scratch struct {
 	entry entry
 	lines []byte
+	told  uint64 // how many lines are known to be dropped
 }
 
 // flush writes all there is, and tells of what is not.
 func (l *Log) flush(s *scratch) {
 	l.handOver()
 	l.write(s)
-	if n := l.dropped.Swap(0); n > 0 {
-		l.log.Warn("access log: the reader of stdout is too slow, lines dropped", "lines", n)
+	if n := l.dropped.Load(); n > s.told {
+		l.log.Warn("access log: the reader of stdout is too slow, lines dropped", "lines", n-s.told)
+		s.told = n
 	}
 }
 

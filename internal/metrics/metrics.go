@@ -29,6 +29,7 @@ var (
 	parked          = desc("parked", "Requests that wait for a ready backend.", "service")
 	parkedTotal     = desc("parked_total", "Requests that had to wait for a ready backend.", "service")
 	connected       = desc("docker_connected", "1 while the event stream of the Docker engine is open.")
+	linesDropped    = desc("log_lines_dropped_total", "Lines of the access log (stdout) or the log (stderr) that were dropped because the reader was too slow.", "stream")
 	buildInfo       = desc("build_info", "Always 1.", "version", "goversion")
 )
 
@@ -42,12 +43,14 @@ type Metrics struct {
 	router   *proxy.Router
 	link     func() discovery.Link // nil: no Docker
 	applied  *prometheus.HistogramVec
+
+	Dropped map[string]func() uint64 // log lines that nobody has read, by stream; complete before the first scrape
 }
 
 // New returns the metrics of a router and of a link to the Docker engine; nil: there is none.
 func New(r *proxy.Router, link func() discovery.Link) *Metrics {
 	m := &Metrics{
-		registry: prometheus.NewRegistry(), router: r, link: link,
+		registry: prometheus.NewRegistry(), router: r, link: link, Dropped: make(map[string]func() uint64),
 		applied: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "longshore_event_to_applied_seconds",
 			Help:    "From the Docker engine's own time of an event to the routing table that follows it.",
@@ -75,7 +78,7 @@ func (m *Metrics) Applied(add bool, took time.Duration) {
 // Describe sends what Collect can send.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{requests, duration, backendRequests, backendFailures, backendInFlight,
-		backendUp, retries, parked, parkedTotal, connected, buildInfo} {
+		backendUp, retries, parked, parkedTotal, connected, linesDropped, buildInfo} {
 		ch <- d
 	}
 }
@@ -113,6 +116,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	up := m.link != nil && m.link().Connected
 	gauge(connected, truth(up))
+	for stream, dropped := range m.Dropped {
+		counter(linesDropped, dropped(), stream)
+	}
 	v, goVersion := version.Read()
 	gauge(buildInfo, 1, v, goVersion)
 }
