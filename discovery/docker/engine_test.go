@@ -41,6 +41,17 @@ func TestEngine(t *testing.T) {
 	id := dockertest.Docker(t, "run", "-d", "--name", web, "--network", lan, "-e", "ON_TERM=ignore", "-e", "SECRET=hidden", image)
 	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", id) })
 	w.until(":5090 #1\n")
+	listens := func() {
+		t.Helper()
+		dockertest.Wait(t, "the app to listen, and so to heed signals", func() bool {
+			conn, err := net.Dial("tcp", strings.Fields(w.last)[3])
+			if err == nil {
+				conn.Close()
+			}
+			return err == nil
+		})
+	}
+	listens()
 	docker("kill", "-s", "HUP", web)
 	docker("kill", "-s", "QUIT", web) // ends it, but is not its stop signal
 	for _, st := range w.until("down: exited (2)") {
@@ -50,13 +61,7 @@ func TestEngine(t *testing.T) {
 	}
 	docker("start", web)
 	w.until(":5090 #2\n")
-	dockertest.Wait(t, "the app to listen, and so to ignore SIGTERM", func() bool {
-		conn, err := net.Dial("tcp", strings.Fields(w.last)[3])
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
+	listens()
 	docker("stop", "-t", "1", web)
 	w.until(":5090 #2 stopping")
 	w.until("down: exited (137)")
