@@ -172,7 +172,9 @@ func (w *watch) probed(ctx context.Context, start time.Time, err error) {
 	w.cancel()
 	w.cancel = nil
 	now := time.Now()
-	w.stepLocked(checked{err}, now)
+	if !Exhausted(err) { // else nothing was found out
+		w.stepLocked(checked{err}, now)
+	}
 	gap := w.machine.gap(w.target.Check, now)
 	switch jitter := w.target.Check.Jitter; {
 	case !w.machine.admitted:

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -244,6 +247,34 @@ func TestFallRise(t *testing.T) {
 		}
 		l.expect(t, "web", fmt.Sprintf("p 0s, t 0s, u 0s, f %v, d %v, f %v, t %v",
 			after(10*time.Second, 3), after(20*time.Second, 1), after(30*time.Second, 1), after(30*time.Second, 2)))
+	})
+}
+
+// TestExhausted has the process run out of descriptors and ports: no backend changes for that, in neither direction.
+func TestExhausted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, func(_ context.Context, t Target) error {
+			if t.Name == "down" {
+				return errRefused
+			}
+			return nil
+		})
+		down, was, late := target("down"), target("was"), target("late")
+		l.set(was, down)
+		l.until(10 * time.Second)
+		l.from(func(context.Context, Target) error {
+			return dialError(&net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)})
+		})
+		l.set(was, down, late)
+		l.until(40 * time.Second)
+		l.expect(t, "was", "p 0s, t 0s")
+		l.expect(t, "down", "p 0s, p 0s")
+		l.expect(t, "late", "p 10s")
+		l.from(well)
+		l.until(45 * time.Second)
+		if n := len(l.heard["late"]); n != 2 {
+			t.Errorf("one that came meanwhile was heard of %d times, want 2: %v", n, l.heard["late"])
+		}
 	})
 }
 
@@ -505,7 +536,7 @@ func TestStubbornProbe(t *testing.T) {
 		l.until(time.Minute)
 		close(release)
 		synctest.Wait()
-		l.expect(t, "stubborn", "p 0s")
+		l.expect(t, "stubborn", "p 0s, p 0s")
 	})
 }
 

@@ -184,10 +184,16 @@ func dialError(err error) error {
 	switch {
 	case timedOut(err):
 		return connectError("dial timeout")
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return errors.New(words(err)) // the proxy lacks something: no proof that the backend is away
+	case Exhausted(err):
+		return err
 	}
 	return connectError(words(err))
+}
+
+// Exhausted reports whether err is for what this process lacks itself, descriptors or ports: it says nothing about
+// the other side.
+func Exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
 func timedOut(err error) bool {

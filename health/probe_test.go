@@ -408,8 +408,8 @@ func TestProbeCalledOff(t *testing.T) {
 func TestOwnTrouble(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL} {
 		err := dialError(&net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", errno)})
-		if err.Error() != errno.Error() || errors.Is(err, ErrConnect) {
-			t.Errorf("%v: %q, ErrConnect %v; want the same words, false", errno, err, errors.Is(err, ErrConnect))
+		if !Exhausted(err) || errors.Is(err, ErrConnect) {
+			t.Errorf("%v: Exhausted %v, ErrConnect %v; want true, false", errno, Exhausted(err), errors.Is(err, ErrConnect))
 		}
 	}
 }

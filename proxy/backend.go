@@ -43,6 +43,7 @@ type transport interface {
 	Resume()
 	Close(cause error)
 	Idle() int
+	DropIdle() int // closes what Idle counts
 }
 
 func newBackend(e discovery.Endpoint, pool transport) *Backend {
@@ -115,11 +116,12 @@ const (
 	Malformed                 // the response was not HTTP
 	Truncated                 // the response ended early
 	Stale                     // a kept-alive connection was closed by the backend; no failure, tried again at once
+	Exhausted                 // the proxy itself had no descriptor or port left; no failure of the backend
 	reasons
 )
 
 func (r Reason) String() string {
-	return [...]string{"refused", "dial_timeout", "gone", "paused", "broken", "timeout", "malformed", "truncated", "stale"}[r]
+	return [...]string{"refused", "dial_timeout", "gone", "paused", "broken", "timeout", "malformed", "truncated", "stale", "exhausted"}[r]
 }
 
 // free reports whether an attempt failed for what was done to its container: that is no sign of overload,
@@ -144,6 +146,8 @@ func reasonOf(err *upstream.Error) Reason {
 		return Gone
 	case errors.Is(err, errPaused):
 		return Paused
+	case health.Exhausted(err):
+		return Exhausted
 	case err.Phase == upstream.Dial && timeout:
 		return DialTimeout
 	case err.Phase == upstream.Dial:
@@ -157,10 +161,10 @@ func reasonOf(err *upstream.Error) Reason {
 }
 
 // outcomeOf says what health should hear of a failed attempt. Nothing is said of a container that is
-// gone or paused: Docker has said it.
+// gone or paused: Docker has said it. Nor for what the proxy itself lacks.
 func outcomeOf(err *upstream.Error, r Reason) (o health.Outcome, tell bool) {
 	switch r {
-	case Gone, Paused:
+	case Gone, Paused, Exhausted:
 		return 0, false
 	case Refused:
 		for _, certain := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH} {

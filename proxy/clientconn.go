@@ -12,7 +12,7 @@ import (
 	"longshore/internal/sock"
 )
 
-// A listener wraps the connections it accepts, because net/http hides two things of a request's head.
+// A listener wraps the clients it accepts, because net/http hides two things of a request's head.
 type listener struct{ net.Listener }
 
 func (l listener) Accept() (net.Conn, error) {

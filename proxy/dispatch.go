@@ -104,6 +104,10 @@ func (d *dispatch) find() error {
 			d.svc.group.retries[Stale].Add(1)
 			err = d.attempt(b, true)
 		}
+		if health.Exhausted(err) && d.server.spare() {
+			d.svc.group.retries[Exhausted].Add(1)
+			err = d.attempt(b, false)
+		}
 		switch err {
 		case nil:
 			d.backend = b
@@ -296,7 +300,9 @@ func (d *dispatch) judge(b *member, err *upstream.Error) (again bool, reason Rea
 			}
 		}
 	}
-	b.failures[reason].Add(1)
+	if reason != Exhausted {
+		b.failures[reason].Add(1)
+	}
 	if outcome, tell := outcomeOf(err, reason); tell {
 		b.Penalize()
 		b.watched.Store(true)

@@ -65,12 +65,9 @@ func (l *fastLane) accept(ln net.Listener) error {
 			return err
 		}
 		pause = 0
-		c := &fastConn{lane: l, nc: nc, peer: peerIP(nc.RemoteAddr().String())}
-		tc, ok := nc.(*net.TCPConn)
-		if ok {
-			c.raw, err = tc.SyscallConn()
-		}
-		if !ok || err != nil {
+		c := &fastConn{client: nc.(*client), lane: l, nc: nc, peer: peerIP(nc.RemoteAddr().String())}
+		c.fast = c
+		if c.raw, err = c.SyscallConn(); err != nil {
 			c.stays = true
 			c.handOver(nil)
 			continue
@@ -185,14 +182,6 @@ func (l generalListener) Close() error {
 
 func (l generalListener) Addr() net.Addr { return l.addr }
 
-// What a fastConn does. Who takes it from connNew or connIdle decides what becomes of it.
-const (
-	connNew    = iota // waits for its first request to be whole
-	connIdle          // for another one
-	connBusy          // has a request under way
-	connClosed        // was closed by us
-)
-
 // An outcome is what becomes of a connection after its callback.
 type outcome uint8
 
@@ -204,21 +193,20 @@ const (
 
 // A fastConn is a client's connection on the fast lane. Its goroutine owns it, but for the state.
 type fastConn struct {
+	*client
 	lane     *fastLane
 	nc       net.Conn
 	raw      syscall.RawConn
 	ready    func(fd uintptr) bool // serve, as a func
 	peer     string                // its IP address
 	fd       uintptr               // good while in ready
-	state    atomic.Int32
-	end      outcome   // why ready has returned true
-	trusted  bool      // what the peer says of others is believed
-	stays    bool      // once it is left to the general path
-	pieces   bool      // some of a request has come, and the deadline is for the rest
-	rests    bool      // it is in the lane's lounge, and has no goroutine; guarded by the lane's mu
-	deadline time.Time // of reads, as the runtime knows it
-	since    time.Time // when it was last busy, or came
-	x        *plain    // the request that has begun to come; nil: none
+	end      outcome               // why ready has returned true
+	trusted  bool                  // what the peer says of others is believed
+	stays    bool                  // once it is left to the general path
+	pieces   bool                  // some of a request has come, and the deadline is for the rest
+	rests    bool                  // it is in the lane's lounge, and has no goroutine; guarded by the lane's mu
+	deadline time.Time             // of reads, as the runtime knows it
+	x        *plain                // the request that has begun to come; nil: none
 }
 
 func (c *fastConn) run() {
@@ -229,15 +217,17 @@ func (c *fastConn) run() {
 			c.nc.Close()
 		}
 	}()
-	c.since = time.Now()
-	c.expect(c.since)
+	now := time.Now()
+	c.touch(now)
+	c.expect(now)
 	for {
 		err := c.raw.Read(c.ready)
 		late := errors.Is(err, os.ErrDeadlineExceeded)
 		if late && !c.pieces {
 			// Since requests keep the deadline away, it has been quiet. It is read from again, since an end that
 			// came together with the last request has gone unnoticed.
-			quiet, patience := time.Since(c.since), c.patience()
+			now := time.Now()
+			quiet, patience := c.quiet(now), c.patience()
 			if quiet < patience {
 				rest := c.lane.restTime
 				if quiet >= rest && c.lane.rest(c) {
@@ -246,7 +236,7 @@ func (c *fastConn) run() {
 				if quiet >= rest || rest > patience {
 					rest = patience
 				}
-				c.deadline = c.since.Add(rest)
+				c.deadline = now.Add(rest - quiet)
 				c.nc.SetReadDeadline(c.deadline)
 				continue
 			}
@@ -346,7 +336,9 @@ func (c *fastConn) serve(fd uintptr) bool {
 func (c *fastConn) awaitRest() {
 	if !c.pieces {
 		c.pieces = true
-		c.deadline = time.Now().Add(pieceTime)
+		now := time.Now()
+		c.touch(now)
+		c.deadline = now.Add(pieceTime)
 		c.nc.SetReadDeadline(c.deadline)
 	}
 }

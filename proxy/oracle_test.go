@@ -79,6 +79,14 @@ func (o *oracle) SetOptions(opts upstream.Options) {
 	}
 }
 
+func (o *oracle) DropIdle() (n int) {
+	n = o.Idle()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.http.CloseIdleConnections()
+	return n
+}
+
 func (o *oracle) Idle() (n int) {
 	for range o.idle {
 		n++

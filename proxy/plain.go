@@ -196,7 +196,7 @@ func (x *plain) settle(reusable bool) {
 
 // next makes room for the next request.
 func (x *plain) next() {
-	x.conn.since = x.ended
+	x.conn.touch(x.ended)
 	x.conn.expect(x.ended)
 	size := x.req.Size + int(x.req.Length)
 	x.filled = copy(x.in, x.in[size:x.filled])

@@ -347,6 +347,16 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 	return gone
 }
 
+// dropIdle closes all idle connections to backends, and returns how many there were.
+func (r *Router) dropIdle() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range r.backends {
+		n += b.pool.DropIdle()
+	}
+	return n
+}
+
 // shareLocked tells the backends of some endpoints which services they belong to.
 func (r *Router) shareLocked(endpoints []discovery.Endpoint) {
 	for _, e := range endpoints {

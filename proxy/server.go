@@ -24,11 +24,15 @@ type Server struct {
 	Queue         int            // requests that may wait for the Router's first State; zero: none
 	QueueTimeout  time.Duration  // how long they wait
 	BufferMemory  int64          // bytes of all that may be buffered for clients and backends; zero: no limit
-	Record        func(*Record)  // told of each request after it; must not block, nor keep the Record; nil: nobody
-	Log           *slog.Logger   // nil: discard
+
+	MaxClients        int           // connections of clients; more close those that have been idle for longest; zero: no limit
+	MaxClientsPerAddr int           // of them from one address (IPv6: one /64), where that is not Trusted; zero: no limit
+	Record            func(*Record) // told of each request after it; must not block, nor keep the Record; nil: nobody
+	Log               *slog.Logger  // nil: discard
 
 	buffered budget                   // of BufferMemory
 	restTime time.Duration            // for tests; zero: the constant of that name
+	clients  atomic.Pointer[clients]  // set by Serve
 	fast     atomic.Pointer[fastLane] // nil: all requests go through net/http
 	handed   atomic.Int64             // connections left to the general path, as often as they were
 	active   atomic.Int64             // connections that are in the middle of a request
@@ -63,6 +67,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
 	s.buffered.limit = s.BufferMemory
+	cs := newClients(s)
+	s.clients.Store(cs)
+	ln = cs.listen(ln)
 	lastCall := make(chan struct{})
 	s.lastCall = lastCall
 	base, end := context.WithCancel(context.Background())
@@ -169,6 +176,7 @@ func (s *Server) shutdown(grace context.Context, hs *http.Server) {
 // connState counts connections that are in the middle of a request.
 func (s *Server) connState(c net.Conn, state http.ConnState) {
 	cc := c.(*clientConn)
+	cl := cc.Conn.(*client)
 	if state == http.StateClosed && cc.back.Load() {
 		defer cc.fast.lane.enter(cc.fast, connIdle)
 	}
@@ -178,6 +186,9 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 			cc.active = true
 			s.active.Add(1)
 		}
+		if !cl.state.CompareAndSwap(connNew, connBusy) {
+			cl.state.CompareAndSwap(connIdle, connBusy)
+		}
 	default:
 		if was {
 			cc.active = false
@@ -185,6 +196,8 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 		}
 		cc.noBody.Store(false)
 		if state == http.StateIdle {
+			cl.touch(time.Now())
+			cl.state.CompareAndSwap(connBusy, connIdle)
 			cc.wait.Store(waitSoon)
 		}
 	}

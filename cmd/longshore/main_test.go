@@ -72,10 +72,17 @@ type process struct {
 // startProcess runs the binary with backends, and waits until it is ready.
 func startProcess(t *testing.T, args []string, env ...string) *process {
 	t.Helper()
+	return startUnder(t, nil, args, env...)
+}
+
+// startUnder has another command run it, such as one that sets a limit.
+func startUnder(t *testing.T, under, args []string, env ...string) *process {
+	t.Helper()
 	front, back := freePort(t), freePort(t)
 	p := &process{longshore: client(t, front, back), stdout: new(bytes.Buffer), stderr: new(syncBuffer)}
 	p.env = append(env, "LONGSHORE_LISTEN="+front, "LONGSHORE_ADMIN="+back)
-	p.cmd = exec.Command(dockertest.Binary(t, "longshore/cmd/longshore", filepath.Join(t.TempDir(), "longshore")), args...)
+	all := append(append(under, dockertest.Binary(t, "longshore/cmd/longshore", filepath.Join(t.TempDir(), "longshore"))), args...)
+	p.cmd = exec.Command(all[0], all[1:]...)
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = p.env, p.stdout, io.MultiWriter(t.Output(), p.stderr)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -58,7 +58,12 @@ func (p *program) wire(ctx context.Context, source discovery.Source) error {
 		router.SetSecret(cfg.StickySecret)
 	}
 	checker.Notify = router.Mark
+	clients, warning := maxClients(cfg, maxFiles())
+	if warning != "" {
+		log.Warn(warning)
+	}
 	server := &proxy.Server{
+		MaxClients: clients, MaxClientsPerAddr: cfg.MaxClientsAddr,
 		Router: router, Trusted: cfg.TrustedProxies, HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
 		MaxHeader: int(cfg.MaxHeader), FastLane: cfg.FastLane == "on", Grace: cfg.ShutdownTimeout,
 		Queue: cfg.Settings.Queue, QueueTimeout: cfg.Settings.QueueTimeout, Log: log,
@@ -69,6 +74,7 @@ func (p *program) wire(ctx context.Context, source discovery.Source) error {
 	}
 	figures := metrics.New(router, link)
 	figures.Dropped["stderr"] = p.lines.dropped.Load
+	figures.Server = server
 	if d, ok := source.(*docker.Source); ok {
 		d.Applied = func(a docker.Applied) {
 			swapped := router.Table().Since()

@@ -28,6 +28,8 @@ var (
 	retries         = desc("retries_total", "Attempts that were repeated on another backend, by the reason of the failure.", "service", "reason")
 	parked          = desc("parked", "Requests that wait for a ready backend.", "service")
 	parkedTotal     = desc("parked_total", "Requests that had to wait for a ready backend.", "service")
+	clients         = desc("client_connections", "Connections of clients.")
+	clientsClosed   = desc("client_connections_closed_total", "Connections of clients that were closed to make room, by the reason: idle, the longest idle of all when LONGSHORE_MAX_CLIENTS was reached; address, for LONGSHORE_MAX_CLIENTS_PER_ADDRESS.", "reason")
 	connected       = desc("docker_connected", "1 while the event stream of the Docker engine is open.")
 	linesDropped    = desc("log_lines_dropped_total", "Lines of the access log (stdout) or the log (stderr) that were dropped because the reader was too slow.", "stream")
 	buildInfo       = desc("build_info", "Always 1.", "version", "goversion")
@@ -44,6 +46,7 @@ type Metrics struct {
 	link     func() discovery.Link // nil: no Docker
 	applied  *prometheus.HistogramVec
 
+	Server  *proxy.Server            // nil: none; set before the first scrape
 	Dropped map[string]func() uint64 // log lines that nobody has read, by stream; complete before the first scrape
 }
 
@@ -78,7 +81,7 @@ func (m *Metrics) Applied(add bool, took time.Duration) {
 // Describe sends what Collect can send.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{requests, duration, backendRequests, backendFailures, backendInFlight,
-		backendUp, retries, parked, parkedTotal, connected, linesDropped, buildInfo} {
+		backendUp, retries, parked, parkedTotal, clients, clientsClosed, connected, linesDropped, buildInfo} {
 		ch <- d
 	}
 }
@@ -112,6 +115,13 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 			for _, reason := range proxy.Reasons() {
 				counter(backendFailures, b.Failures[reason], v.Name, name, reason.String())
 			}
+		}
+	}
+	if m.Server != nil {
+		v := m.Server.View()
+		gauge(clients, float64(v.Clients))
+		for _, cause := range proxy.CloseCauses() {
+			counter(clientsClosed, v.Closed[cause], cause.String())
 		}
 	}
 	up := m.link != nil && m.link().Connected

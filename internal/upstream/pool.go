@@ -128,6 +128,18 @@ func (p *Pool) refuseLocked(cause error) {
 	}
 }
 
+// DropIdle closes the idle connections, and returns how many there were.
+func (p *Pool) DropIdle() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
+	for _, c := range p.idle {
+		c.nc.Close()
+	}
+	p.idle = nil
+	return n
+}
+
 // Idle returns how many idle connections there are.
 func (p *Pool) Idle() int {
 	p.mu.Lock()
