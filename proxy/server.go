@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -222,7 +223,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		s.refuse(w, r, http.StatusHTTPVersionNotSupported, start)
 		return
-	case r.URL.Host == "" && r.RequestURI[0] != '/' && r.RequestURI != "*": // http:/a, a:b
+	case r.URL.Host == "" && r.RequestURI[0] != '/' && r.RequestURI != "*", // http:/a, a:b
+		strings.IndexByte(r.RequestURI, '#') >= 0, // RFC 9112, 3.2: what is before it may be all that a backend reads, and has another route
+		strings.ContainsFunc(r.URL.Path, isControl):
 		s.refuse(w, r, http.StatusBadRequest, start)
 		return
 	case r.RequestURI == "*" && r.Method != http.MethodOptions, !isHost(r.Host): // RFC 9112, 3.2.4 and 3.2
@@ -248,6 +251,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusNotFound, start)
 	}
 }
+
+// isControl reports whether a character may end a path for programs that take it for text of C or for lines. net/http
+// refuses those that are not encoded.
+func isControl(c rune) bool { return c < ' ' || c == 0x7f }
 
 // awaitFirst waits for the Router's first State.
 func (s *Server) awaitFirst(ctx context.Context) {

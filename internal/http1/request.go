@@ -7,7 +7,7 @@ import "bytes"
 type Request struct {
 	Method string // GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS
 	Target Span   // as it was written
-	Path   Span   // of the target, without the query
+	Path   Span   // of the target, without the query; no control byte is in it, encoded or not
 	Coded  bool   // the path has a percent sign
 	Host   Span
 	Length int64 // of the body
@@ -141,10 +141,8 @@ func (r *Request) line(buf []byte) (int, Verdict) {
 			r.Path.To = i
 		case c == '%' && r.Path.To == 0:
 			r.Coded = true
-			for _, d := range buf[min(i+1, len(buf)):min(i+3, len(buf))] {
-				if _, ok := digit(d); !ok {
-					return i, Other
-				}
+			if !encodesText(buf[min(i+1, len(buf)):min(i+3, len(buf))]) {
+				return i, Other
 			}
 		case c <= ' ' || c >= 0x7f || c == '#':
 			r.Target.To = i
@@ -164,6 +162,25 @@ func (r *Request) line(buf []byte) (int, Verdict) {
 		}
 	}
 	return i, Partial
+}
+
+// encodesText reports whether two digits, or those of them that are there, are hexadecimal and of no control byte.
+func encodesText(digits []byte) bool {
+	code := byte(0)
+	for _, d := range digits {
+		v, ok := digit(d)
+		if !ok {
+			return false
+		}
+		code = code<<4 | v
+	}
+	switch len(digits) {
+	case 2:
+		return code >= ' ' && code != 0x7f
+	case 1:
+		return code >= ' '>>4
+	}
+	return true
 }
 
 // isHost reports whether b is a name or an address as most are, perhaps with a port.
