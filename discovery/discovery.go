@@ -43,12 +43,15 @@ type State struct {
 
 // A Service is a set of interchangeable endpoints.
 type Service struct {
-	Name      string // unique in a State
-	Routes    []Route
+	Name      string  // unique in a State
+	Routes    []Route // that it wants; another one may want the same
 	Settings  Settings
 	Endpoints []Endpoint
-	// Since: the regular expressions of an older service are tried first; zero is oldest.
+	// Since: an older service has a route that several want, and its regular expressions are tried first; zero
+	// is oldest.
 	Since time.Time
+	// Project is the compose project of its containers; empty: they have none, or several.
+	Project string
 	// Internal: only clients in private networks are let in; others get 403.
 	Internal bool
 	// Expected: another container of this service will be there soon, though none that runs may be now: one
@@ -110,7 +113,7 @@ type Settings struct {
 // Equal reports whether two services say the same. It is much faster than reflect.DeepEqual, and does not
 // compile when a field cannot be compared.
 func (s *Service) Equal(o *Service) bool {
-	return s.Name == o.Name && s.Since.Equal(o.Since) && s.Internal == o.Internal && s.Expected == o.Expected &&
+	return s.Name == o.Name && s.Since.Equal(o.Since) && s.Project == o.Project && s.Internal == o.Internal && s.Expected == o.Expected &&
 		s.Settings == o.Settings && equal(s.Routes, o.Routes) && equal(s.Endpoints, o.Endpoints)
 }
 

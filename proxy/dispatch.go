@@ -31,6 +31,7 @@ var (
 	errTooLarge  = errors.New("request body too large")
 	errLeft      = errors.New("the client has left")
 	errUnusual   = errors.New("the response is not plain") // the general path must read it
+	errMoved     = errors.New("the route is another service's by now")
 )
 
 // A dispatch finds a backend that answers one request: it picks or waits, has the request sent, and decides
@@ -76,7 +77,8 @@ type carrier interface {
 	resume() error
 }
 
-// find returns when a backend has answered, or is not to be had.
+// find returns when a backend has answered, or is not to be had. errMoved: the request may still be sent, and is
+// to be routed anew.
 func (d *dispatch) find() error {
 	last := errNoBackend // or why the last backend failed that was sent the request
 	var reason Reason    // of the last failure
@@ -244,11 +246,28 @@ func (d *dispatch) wait(w *waiter, unreadable <-chan error) (*member, error) {
 			if d.carrier.left() {
 				return nil, errLeft
 			}
+			if d.moved() {
+				return nil, errMoved
+			}
 			q.forget(w)
 			q.release(d.svc.newest)
 			timer.Reset(min(again, d.until.Sub(now)))
 		}
 	}
+}
+
+// moved reports whether the request would now be for another service than the one that it waits for. If so, it
+// is no more in the retry budget of that.
+func (d *dispatch) moved() bool {
+	holder := d.svc.router.Table().holderOf(d.route.Match())
+	if holder == nil || holder.spec.Name == d.svc.spec.Name {
+		return false
+	}
+	if d.repeating {
+		d.repeating = false
+		d.svc.group.retrying.Add(-1)
+	}
+	return true
 }
 
 // leaveWindow gives back the place that a request from the queue had, and lets the next ones go.

@@ -97,12 +97,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 		in.Body = x.body.reader()
 		r = &in
 	}
-	if s.key != nil {
-		x.key = s.key(x)
-	}
-	if s.sticky != nil {
-		x.bound = s.sticky.token(x)
-	}
+	x.choose()
 	x.proxy.ServeHTTP(x, r)
 }
 
@@ -146,7 +141,13 @@ type responseBody interface {
 // RoundTrip finds a backend that answers, and returns its response.
 func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	x.out = req
-	if err := x.find(); err != nil {
+	err := x.find()
+	for err == errMoved {
+		if err = x.reroute(); err == nil {
+			err = x.find()
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	b, res := x.backend, x.found
@@ -170,6 +171,33 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		x.upgrade = res.Header["Upgrade"]
 	}
 	return res, nil
+}
+
+// reroute hands a request that waits to the service that has its route by now, unless what was made of it for
+// the other one is not right for this one.
+func (x *exchange) reroute() error {
+	svc, route := x.server.Router.Table().Lookup(x.in.Host, x.in.URL.Path)
+	if svc == nil || route.Dest != x.route.Dest || svc.spec.Internal != x.svc.spec.Internal ||
+		x.hasBody && svc.spec.Settings.MaxBody != x.svc.spec.Settings.MaxBody {
+		return errNoBackend
+	}
+	x.svc, x.route, x.until = svc, route, time.Time{}
+	x.choose()
+	if err := x.resume(); err != nil {
+		return &upstream.Error{Phase: upstream.Client, Err: err}
+	}
+	return nil
+}
+
+// choose finds out what ties the request to a backend.
+func (x *exchange) choose() {
+	x.key, x.bound = 0, ""
+	if x.svc.key != nil {
+		x.key = x.svc.key(x)
+	}
+	if x.svc.sticky != nil {
+		x.bound = x.svc.sticky.token(x)
+	}
 }
 
 // send is the carrier's.

@@ -364,10 +364,13 @@ func testMissed(t *testing.T, in lane) {
 	}
 	p.serve()
 	other := web(startBackend(t, "two", nil))
-	other.Name = "other"
+	other.Name, other.Since = "other", time.Now()
 	p.serve(other)
-	if got, want := w.do("GET /a").String(), "200 two /a"; got != want {
-		t.Errorf("another has its route: got %q, want %q", got, want)
+	w.ask("GET /b")
+	p.untilParked(1) // the route is kept for the one that served a moment ago
+	p.serve(s, other)
+	if got, want := w.reply("GET").String(), "200 one /b"; got != want {
+		t.Errorf("another wanted its route: got %q, want %q", got, want)
 	}
 	p.serve()
 	p.Router.mu.Lock()
@@ -375,7 +378,7 @@ func testMissed(t *testing.T, in lane) {
 		p.Router.missed[i].until = time.Now()
 	}
 	p.Router.mu.Unlock()
-	p.Router.forget()
+	p.Router.forgetMissed()
 	if got, want := w.do("GET /a").String(), "404 404 Not Found"; got != want {
 		t.Errorf("forgotten: got %q, want %q", got, want)
 	}

@@ -163,7 +163,7 @@ func (x *plain) serve() outcome {
 
 	goesOn := false
 	switch err := x.find(); {
-	case err == errUnusual:
+	case err == errUnusual, err == errMoved:
 		return general
 	case err != nil:
 		x.settle(false)

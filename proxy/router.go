@@ -48,6 +48,8 @@ type Router struct {
 	groups   map[string]*group          // by service name
 	owners   map[discovery.Key][]owner  // the services that a backend belongs to
 	missed   []missed                   // services that have left the State a short while ago
+	forget   *time.Timer                // for the first of them; nil: there was none yet
+	review   *time.Timer                // for who has a contested route; nil: there was none yet
 	swept    time.Time                  // when counters were last looked at that nobody may need
 	unrouted *group                     // requests that no route is for
 }
@@ -86,7 +88,7 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 		owners:   make(map[discovery.Key][]owner),
 		unrouted: &group{},
 	}
-	r.table.Store(&Table{routes: newRoutes(nil)})
+	r.table.Store(&Table{routes: newRoutes(nil, claims{})})
 	return r
 }
 
@@ -115,7 +117,7 @@ func (r *Router) Apply(s discovery.State) {
 	gone := r.adoptLocked(d, s.Services, now)
 	r.missLocked(old, d, now)
 	r.state = s
-	changed := r.swapLocked(old, d.kept)
+	table, changed := r.swapLocked(old, d.kept)
 	// Only now, so that a request that fails with its backend finds the table without it.
 	for _, b := range gone {
 		b.leaves()
@@ -126,7 +128,7 @@ func (r *Router) Apply(s discovery.State) {
 		close(r.first)
 	}
 	r.mu.Unlock()
-	r.tell(old, changed)
+	r.tell(old, table, changed)
 }
 
 // A difference is between a table and the services of the next State.
@@ -166,10 +168,10 @@ func (r *Router) diffLocked(old *Table, next []discovery.Service) difference {
 }
 
 // swapLocked builds the table of the present state and shows it. What is kept of the old one need not be
-// built. It returns which services changed.
-func (r *Router) swapLocked(old *Table, kept []*Service) (changed []*Service) {
+// built. It returns the table, and which services changed.
+func (r *Router) swapLocked(old *Table, kept []*Service) (t *Table, changed []*Service) {
 	n := len(kept)
-	t := &Table{applied: true, routes: old.routes, services: make([]*Service, n+len(r.missed)), skipped: r.state.Skipped, gateways: r.state.Gateways}
+	t = &Table{applied: true, services: make([]*Service, n+len(r.missed)), skipped: r.state.Skipped, gateways: r.state.Gateways}
 	copy(t.services, kept)
 	routed := old.applied && len(old.services) == len(t.services) // the routes are as they were
 	for i := range t.services {
@@ -177,32 +179,65 @@ func (r *Router) swapLocked(old *Table, kept []*Service) (changed []*Service) {
 		if i < n {
 			spec = &r.state.Services[i]
 		} else {
-			spec = &r.missed[i-n].Service // behind, so that whoever has the route now comes first
-		}
-		if i >= n {
-			if was := old.byName(spec.Name); was != nil && was.spec.Equal(spec) {
+			spec = &r.missed[i-n].Service
+			if was := old.byName(spec.Name); was != nil && was.missed && was.spec.Equal(spec) {
 				t.services[i] = was
 			}
 		}
 		if t.services[i] == nil {
 			t.services[i] = r.buildLocked(*spec, old)
+			t.services[i].missed = i >= n
 			changed = append(changed, t.services[i])
 		}
 		routed = routed && sameRoutes(&old.services[i].spec, spec)
 	}
-	if !routed {
-		specs := slices.Clone(r.state.Services)
-		for _, m := range r.missed {
-			specs = append(specs, m.Service)
-		}
-		t.routes = newRoutes(specs)
-	}
-	t.since = time.Now()
-	r.table.Store(t)
-	return changed
+	r.showLocked(t, old, routed)
+	return t, changed
 }
 
-// missLocked notes which services are not in the next state, and for how long they are missed.
+// showLocked completes a table with its routes, and shows it. routed: its services want what they wanted.
+func (r *Router) showLocked(t, old *Table, routed bool) {
+	var specs []discovery.Service
+	c := old.routes.claims
+	if !routed || len(c.contested) > 0 {
+		for _, s := range t.services {
+			specs = append(specs, s.spec)
+		}
+	}
+	if !routed {
+		c = newClaims(specs)
+	}
+	now := time.Now()
+	c, moved, later := r.decideLocked(c, t.services, old, now)
+	if t.routes = old.routes; !routed || moved {
+		t.routes = newRoutes(specs, c)
+	}
+	if !later.IsZero() {
+		setTimer(&r.review, later.Sub(now), r.decideAnew)
+	}
+	t.since = now
+	r.table.Store(t)
+}
+
+// setTimer has f called after some time, and not at the time that was set before.
+func setTimer(timer **time.Timer, after time.Duration, f func()) {
+	if *timer != nil {
+		(*timer).Stop()
+	}
+	*timer = time.AfterFunc(after, f)
+}
+
+// decideAnew decides who has the contested routes though nothing but time has changed.
+func (r *Router) decideAnew() {
+	r.mu.Lock()
+	old := r.table.Load()
+	t, _ := r.rebuildLocked()
+	r.mu.Unlock()
+	r.tell(old, t, nil)
+}
+
+// missLocked notes which services are not in the next state, and for how long they are missed. One whose
+// containers are there under another name is not.
 func (r *Router) missLocked(old *Table, d difference, now time.Time) {
 	n := len(r.state.Services)
 	var still []missed
@@ -212,23 +247,36 @@ func (r *Router) missLocked(old *Table, d difference, now time.Time) {
 		}
 	}
 	for i, s := range r.state.Services {
-		if !d.seen[i] {
+		renamed := slices.ContainsFunc(s.Endpoints, func(e discovery.Endpoint) bool { return len(r.owners[e.Key]) > 0 })
+		if !d.seen[i] && !renamed {
 			s.Endpoints, s.Expected = nil, false
-			s.Since = now // so that its regular expressions come last
 			still = append(still, missed{s, now.Add(hopeful)})
-			time.AfterFunc(hopeful, r.forget)
 		}
 	}
 	r.missed = still
+	r.forgetLaterLocked(now)
 }
 
-// forget drops the services that have been missed for long enough.
-func (r *Router) forget() {
+// forgetLaterLocked has the services that are missed forgotten in time. Those that left in a short time are
+// forgotten together, since all routes are built anew for that.
+func (r *Router) forgetLaterLocked(now time.Time) {
+	if len(r.missed) > 0 { // the first of them left first
+		setTimer(&r.forget, max(r.missed[0].until.Sub(now), time.Second), r.forgetMissed)
+	}
+}
+
+// forgetMissed drops the services that have been missed for long enough.
+func (r *Router) forgetMissed() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	now, old := time.Now(), r.table.Load()
 	r.missed = slices.DeleteFunc(slices.Clone(r.missed), func(m missed) bool { return !now.Before(m.until) })
-	r.swapLocked(old, old.services[:len(r.state.Services)])
+	r.forgetLaterLocked(now)
+	t := old
+	if len(old.services) != len(r.state.Services)+len(r.missed) {
+		t, _ = r.swapLocked(old, old.services[:len(r.state.Services)])
+	}
+	r.mu.Unlock()
+	r.tell(old, t, nil)
 }
 
 // settle does what follows when these services are shown: who waits gets what has become ready, and what
@@ -405,29 +453,31 @@ func (r *Router) Mark(k discovery.Key, s health.Status) {
 	for i, o := range owners {
 		names[i] = o.service
 	}
-	changed := r.rebuildLocked(names...)
+	t, changed := r.rebuildLocked(names...)
 	r.mu.Unlock()
-	r.tell(old, changed)
+	r.tell(old, t, changed)
 }
 
-// rebuildLocked builds some services anew, and shows and returns them.
-func (r *Router) rebuildLocked(names ...string) (changed []*Service) {
+// rebuildLocked builds some services anew and shows the table, which it returns with them.
+func (r *Router) rebuildLocked(names ...string) (t *Table, changed []*Service) {
 	old := r.table.Load()
-	t := &Table{applied: true, routes: old.routes, services: slices.Clone(old.services), skipped: old.skipped, gateways: old.gateways}
+	t = &Table{applied: true, services: slices.Clone(old.services), skipped: old.skipped, gateways: old.gateways}
 	for _, name := range names {
-		i := t.routes.names[name]
+		i := old.routes.names[name]
 		t.services[i] = r.buildLocked(old.services[i].spec, old)
 		changed = append(changed, t.services[i])
 	}
-	t.since = time.Now()
-	r.table.Store(t)
+	r.showLocked(t, old, true)
 	settle(changed)
-	return changed
+	return t, changed
 }
 
-// tell logs which backends are in another state than before. It is not called under mu: whoever reads
-// the log may be slow.
-func (r *Router) tell(old *Table, changed []*Service) {
+// tell logs which backends are in another state than before, and who has got another's route. It is not called
+// under mu: whoever reads the log may be slow.
+func (r *Router) tell(old, t *Table, changed []*Service) {
+	for _, n := range t.news(old) {
+		n.tell(r.log)
+	}
 	states := make(map[discovery.Key]string)
 	id := func(s *Service, k discovery.Key) discovery.Key { // a backend through its runs
 		return discovery.Key{ID: s.spec.Name + " " + k.ID, Port: k.Port}
@@ -520,10 +570,13 @@ func (r *Router) riseLocked(s *Service, now time.Time) {
 	}
 	s.group.ramp = time.AfterFunc(max(step, 10*time.Millisecond), func() {
 		r.mu.Lock()
-		defer r.mu.Unlock()
+		old := r.table.Load()
+		t := old
 		if s.newest() == s {
-			r.rebuildLocked(s.spec.Name)
+			t, _ = r.rebuildLocked(s.spec.Name)
 		}
+		r.mu.Unlock()
+		r.tell(old, t, nil)
 	})
 }
 

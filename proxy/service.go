@@ -23,6 +23,7 @@ type Service struct {
 	plain   bool // it asks for nothing that only the general path has
 	timing  balancer.Timing
 	left    time.Time // when it last had one; zero: not since the Router has known it
+	missed  bool      // it is not in the State any more, and its routes are remembered
 }
 
 // newest is the present snapshot of this service; nil: it is no more.
@@ -250,10 +251,16 @@ func (b BackendView) Failed() (n uint64) {
 	return n
 }
 
+// routes are those that it has, of those that it wants.
+func (s *Service) routes() []discovery.Route {
+	t := s.router.Table()
+	return slices.DeleteFunc(slices.Clone(s.spec.Routes), func(r discovery.Route) bool { return !t.has(s, r) })
+}
+
 // View reads the service as it is now.
 func (s *Service) View() ServiceView {
 	v := ServiceView{
-		Name: s.spec.Name, Routes: s.spec.Routes, Balancer: s.spec.Settings.Balancer.String(), Parked: int(s.group.queue.length.Load()),
+		Name: s.spec.Name, Routes: s.routes(), Balancer: s.spec.Settings.Balancer.String(), Parked: int(s.group.queue.length.Load()),
 		Backends: make([]BackendView, 0, len(s.members)), Stats: s.group.view(),
 	}
 	for _, m := range s.members {

@@ -25,8 +25,14 @@ type Table struct {
 // Services lists the services of the snapshot. The caller must not change the slice.
 func (t *Table) Services() []*Service { return t.services }
 
-// Skipped lists the containers that are not used, and why.
-func (t *Table) Skipped() []discovery.Skip { return t.skipped }
+// Skipped lists the containers that are not used, and the services that do not have their route, and why.
+func (t *Table) Skipped() []discovery.Skip {
+	all := slices.Concat(t.skipped, t.skips())
+	slices.SortFunc(all, func(a, b discovery.Skip) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Why, b.Why))
+	})
+	return all
+}
 
 // Since returns when the snapshot began to be used.
 func (t *Table) Since() time.Time { return t.since }
@@ -58,6 +64,7 @@ type routes struct {
 	prefix map[string]*site // www.*, by www
 	regexp []hostPattern
 	any    site
+	claims claims
 }
 
 // A site is the routes of one host. The zero site has none.
@@ -85,9 +92,10 @@ type pathPattern struct {
 	to *target
 }
 
-// newRoutes compiles the routes of services. What two of them want is the first one's.
-func newRoutes(services []discovery.Service) *routes {
+// newRoutes compiles the routes of services, as far as they have them.
+func newRoutes(services []discovery.Service, c claims) *routes {
 	rs := &routes{
+		claims: c,
 		names:  make(map[string]int),
 		exact:  make(map[string]*site),
 		suffix: make(map[string]*site),
@@ -101,6 +109,9 @@ func newRoutes(services []discovery.Service) *routes {
 	for i, svc := range services {
 		rs.names[svc.Name] = i
 		for _, r := range svc.Routes {
+			if holder, _ := c.holder(r.Match()); holder != i {
+				continue
+			}
 			to := &target{i, r}
 			if strings.HasPrefix(r.Host, "~") || strings.HasPrefix(r.Path, "~") {
 				patterns = append(patterns, pattern{svc.Since, to})

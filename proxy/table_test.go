@@ -60,7 +60,7 @@ func newTable(t testing.TB, routes ...string) *Table {
 		services = append(services, s)
 		table.services = append(table.services, &Service{spec: s})
 	}
-	table.routes = newRoutes(services)
+	table.routes = newRoutes(services, newClaims(services))
 	return table
 }
 
@@ -167,7 +167,7 @@ func TestPatternOrder(t *testing.T) {
 		svc("d", 1, discovery.Route{Path: "~(", Rank: 0}), // who made it has refused it
 	}
 	var got []string
-	for _, p := range newRoutes(services).any.regexp {
+	for _, p := range newRoutes(services, newClaims(services)).any.regexp {
 		got = append(got, p.String())
 	}
 	if want := []string{"xx", "x", "y", "^/"}; !slices.Equal(got, want) {

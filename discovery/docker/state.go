@@ -50,18 +50,18 @@ func (w world) state() (discovery.State, []note) {
 		}
 	}
 	st := discovery.State{Gateways: w.gateways()}
-	taken := make(map[discovery.Route]string) // by which service
-	slices.SortStableFunc(pools, byAge)       // the oldest keeps a route that several want
+	slices.SortStableFunc(pools, byAge) // the oldest keeps its name
 	names := make(map[string]bool)
 	for _, p := range pools {
 		for names[p.name] { // a label can say anything, also another service's "project/name"
 			p.name += "'"
 		}
 		names[p.name] = true
-		if s := b.service(p, taken); !p.virtual || len(s.Endpoints) > 0 || s.Expected {
+		if s := b.service(p); !p.virtual || len(s.Endpoints) > 0 || s.Expected {
 			st.Services = append(st.Services, s)
 		}
 	}
+	b.strangers(st.Services)
 	slices.SortFunc(st.Services, func(a, b discovery.Service) int { return cmp.Compare(a.Name, b.Name) })
 	st.Skipped = slices.SortedFunc(maps.Keys(b.skipped), func(a, b discovery.Skip) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Why, b.Why))
@@ -251,6 +251,27 @@ func older(a, b *container) int {
 // byAge sorts by age, then name.
 func byAge(a, b pool) int { return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.name, b.name)) }
 
+// strangers notes which services take a part of the requests of a host that an older service of another project
+// answers to. It may be meant so. Who wants the very same route is the data plane's to say.
+func (b *builder) strangers(byAge []discovery.Service) {
+	first := make(map[string]discovery.Service) // by host
+	wanted := make(map[discovery.Route]bool)
+	for _, s := range byAge {
+		for _, r := range s.Routes {
+			o, ok := first[r.Host]
+			if !ok && r.Host != "" {
+				first[r.Host] = s
+			}
+			if ok && o.Name != s.Name && (o.Project == "" || o.Project != s.Project) && !wanted[r.Match()] {
+				b.notes = append(b.notes, note{slog.LevelWarn, s.Name, fmt.Sprintf("route %s is of a host that another project's service %q answers to", r, o.Name)})
+			}
+		}
+		for _, r := range s.Routes {
+			wanted[r.Match()] = true
+		}
+	}
+}
+
 func (b *builder) skipForeign(c *container) {
 	why := fmt.Sprintf("in project %q", c.project)
 	if c.project == "" {
@@ -291,7 +312,7 @@ func (b *builder) usable(cs []*container) (ok []*container) {
 
 // service makes a service of a pool. Its settings are those of its newest container that runs: during a
 // deploy the replicas may have different labels, and one that failed must not decide for the others.
-func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Service {
+func (b *builder) service(p pool) discovery.Service {
 	s := discovery.Service{Name: p.name, Settings: b.settings, Endpoints: p.fixed, Since: p.since}
 	if p.part == nil {
 		p.part = whole
@@ -334,14 +355,16 @@ func (b *builder) service(p pool, taken map[discovery.Route]string) discovery.Se
 		}
 	}
 	for _, r := range routes {
-		if by, ok := taken[r.Match()]; ok {
-			if by != s.Name {
-				b.skip(slog.LevelWarn, newest.id, s.Name, fmt.Sprintf("route %s is taken by service %q, which is older", r, by))
-			}
-			continue
+		if !slices.ContainsFunc(s.Routes, func(o discovery.Route) bool { return o.Match() == r.Match() }) {
+			s.Routes = append(s.Routes, r)
 		}
-		taken[r.Match()] = s.Name
-		s.Routes = append(s.Routes, r)
+	}
+	if len(projects) == 1 && newest != nil {
+		s.Project = newest.project
+	}
+	if p.virtual && len(projects) > 1 {
+		names := strings.Join(slices.Sorted(maps.Keys(projects)), ", ")
+		b.notes = append(b.notes, note{slog.LevelWarn, s.Name, "containers of several projects share this virtual host: " + strings.TrimPrefix(names, ", ")})
 	}
 	slices.SortFunc(s.Routes, func(a, b discovery.Route) int {
 		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path))

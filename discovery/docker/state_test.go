@@ -169,11 +169,10 @@ web a.example.com/x b.example.com/x
 			m.service("old-1", "longshore.path=/x")
 			m.service("new-1", "longshore.path=/x")
 		}, `
-new
+new /x
   new-1 172.18.0.5:80 #1
 old /x
-  old-1 172.18.0.4:80 #1
-skip new: route /x is taken by service "old", which is older`},
+  old-1 172.18.0.4:80 #1`},
 		{"the same service in projects", look{project: "*"}, func(m *model) {
 			m.service("web-1", "longshore.path=/a")
 			m.create("other-web-1", append([]string{"longshore.path=/b"}, other...)...).on("demo_default")

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // site makes a container of another project, in a network that it shares with the proxy, with an
@@ -143,15 +144,14 @@ a a/
 a/x a/x/->/new
   a/app-1 172.18.0.5:80 #1
   b/app-1 172.18.0.6:80 #1`},
-		{"a label took the route", look{}, func(m *model) {
+		{"a label wants the route too", look{}, func(m *model) {
 			m.service("web-1", "longshore.host=a")
 			m.site("a", "VIRTUAL_HOST=a")
 		}, `
-a
+a a/
   app-1 172.18.0.6:80 #1
 web a/
-  web-1 172.18.0.5:80 #1
-skip a: route a/ is taken by service "web", which is older`},
+  web-1 172.18.0.5:80 #1`},
 
 		{"several services of one container", look{}, func(m *model) {
 			m.service("web-1", "longshore.port=8080", "longshore.host=a.example.com",
@@ -220,60 +220,118 @@ func TestBalanceLabel(t *testing.T) {
 	}
 }
 
-// TestRecreateKeepsRoute: a service whose containers are recreated stays as old as it was, and keeps the
-// route that a younger one wants too. That one gets it when the older has really left.
-func TestRecreateKeepsRoute(t *testing.T) {
+// TestRecreateKeepsAge: a service whose containers are recreated stays as old as it was, so that its routes stay
+// its own; also if it was away at a list, but not for ever.
+func TestRecreateKeepsAge(t *testing.T) {
 	m := newModel()
 	m.service("proxy-1")
 	m.service("old-1", "longshore.path=/x")
 	m.service("new-1", "longshore.path=/x")
 	m.start()
 	d := drive(t, m, world{view: look{}.view(t)})
-	owner := func() string {
+	oldest := func() string {
 		st, _ := d.w.state()
+		oldest := st.Services[0]
 		for _, s := range st.Services {
-			if len(s.Routes) > 0 {
-				return s.Name
+			if s.Since.Before(oldest.Since) {
+				oldest = s
 			}
 		}
-		return "nobody"
+		return oldest.Name
 	}
-	recreate := map[string]func(){
-		"start first": func() { // as compose v2
+	again := func() {
+		m.service("old-1", "longshore.path=/x")
+		d.deliver()
+		d.answer()
+		d.play("start demo-old-1")
+	}
+	for _, how := range []struct {
+		name string
+		do   func()
+		want string
+	}{
+		{"start first, as compose v2", func() {
 			m.service("old-2", "longshore.path=/x")
 			d.deliver()
 			d.answer()
 			d.play("signal demo-old-1 15", "exit demo-old-1 0", "destroy demo-old-1", "start demo-old-2", "rename demo-old-2 demo-old-1")
-		},
-		"stop first": func() {
+		}, "old"},
+		{"stop first", func() {
 			d.play("signal demo-old-1 15", "exit demo-old-1 0", "destroy demo-old-1")
-			if got := owner(); got != "new" {
-				t.Errorf("while there is no other, the route is %s's, want new", got)
-			}
-			m.service("old-1", "longshore.path=/x")
-			d.deliver()
-			d.answer()
-			d.play("start demo-old-1")
-		},
-	}
-	for _, how := range []string{"start first", "stop first"} {
-		recreate[how]()
-		if got := owner(); got != "old" {
-			t.Errorf("recreated, %s: the route is %s's, want old\n%s", how, got, see(d.w))
+			again()
+		}, "old"},
+		{"away at lists, for 59 minutes", func() {
+			d.play("exit demo-old-1 0", "destroy demo-old-1")
+			d.relist(0)
+			d.now = d.now.Add(59 * time.Minute)
+			d.relist(0)
+			again()
+		}, "old"},
+		{"away for an hour", func() {
+			d.relist(0)
+			d.play("exit demo-old-1 0", "destroy demo-old-1")
+			d.now = d.now.Add(time.Hour)
+			d.relist(0)
+			again()
+		}, "new"},
+	} {
+		how.do()
+		if got := oldest(); got != how.want {
+			t.Errorf("recreated, %s: the oldest is %s, want %s\n%s", how.name, got, how.want, see(d.w))
 		}
 		d.relist(0)
 		d.answer()
-		if got := owner(); got != "old" {
-			t.Errorf("recreated, %s, and listed: the route is %s's, want old", how, got)
+		if got := oldest(); got != how.want {
+			t.Errorf("recreated, %s, and listed: the oldest is %s, want %s", how.name, got, how.want)
 		}
 	}
-	d.play("exit demo-old-1 0", "destroy demo-old-1")
-	d.relist(0)
-	m.service("old-1", "longshore.path=/x")
-	d.deliver()
-	d.answer()
-	d.play("start demo-old-1")
-	if got := owner(); got != "new" {
-		t.Errorf("after it had been away at a list, the route is %s's, want new", got)
+}
+
+// TestStrangers: a host that several projects share is worth a word.
+func TestStrangers(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		make func(m *model)
+		want []string
+	}{
+		{"a longer path in another project", func(m *model) {
+			m.service("web-1", "longshore.host=shop.example.com")
+			m.create("evil", projectLabel+"=x", serviceLabel+"=evil", "longshore.host=shop.example.com", "longshore.path=/login").on("demo_default")
+		}, []string{`evil: route shop.example.com/login is of a host that another project's service "web" answers to`}},
+		{"a longer path, without projects", func(m *model) {
+			m.create("web", "longshore.host=shop.example.com").on("demo_default")
+			m.create("evil", "longshore.host=shop.example.com", "longshore.path=/login").on("demo_default")
+		}, []string{`evil: route shop.example.com/login is of a host that another project's service "web" answers to`}},
+		{"a longer path in one project", func(m *model) {
+			m.service("web-1", "longshore.host=shop.example.com")
+			m.service("api-1", "longshore.host=shop.example.com", "longshore.path=/api")
+		}, nil},
+		{"any host", func(m *model) {
+			m.create("web", "longshore.path=/").on("demo_default")
+			m.create("api", "longshore.path=/api").on("demo_default")
+		}, nil},
+		{"the same route", func(m *model) { // the data plane says that
+			m.create("web", "longshore.host=shop.example.com").on("demo_default")
+			m.create("evil", "longshore.host=shop.example.com").on("demo_default")
+		}, nil},
+		{"a virtual host of two projects", func(m *model) {
+			m.create("a", projectLabel+"=a", serviceLabel+"=app").on("demo_default").env = []string{"VIRTUAL_HOST=shop.example.com"}
+			m.create("b", projectLabel+"=b", serviceLabel+"=app").on("demo_default").env = []string{"VIRTUAL_HOST=shop.example.com"}
+			m.create("c", projectLabel+"=b", serviceLabel+"=api").on("demo_default").env = []string{"VIRTUAL_HOST=shop.example.com", "VIRTUAL_PATH=/api"}
+		}, []string{"shop.example.com: containers of several projects share this virtual host: a, b",
+			`shop.example.com/api: route shop.example.com/api is of a host that another project's service "shop.example.com" answers to`}},
+	} {
+		m := newModel()
+		m.service("proxy-1")
+		c.make(m)
+		m.start()
+		_, notes := drive(t, m, world{view: look{project: "*"}.view(t)}).w.state()
+		var got []string
+		for _, n := range notes {
+			got = append(got, n.container+": "+n.text)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
 	}
 }

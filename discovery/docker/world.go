@@ -27,10 +27,10 @@ type world struct {
 	local      []netip.Prefix // of the local interfaces, to know what a proxy on the host can reach
 	listed     bool           // there has been a list
 
-	// since is when the oldest container of a family was made, whether or not that one is still there. So a
-	// service keeps its age, and its routes, when its containers are recreated. As with those that are gone,
-	// a family that has nobody left is remembered until the next list.
-	since map[string]time.Time
+	// ages are those of families, whether or not their oldest container is still there. So a service keeps its
+	// age, and its routes, when its containers are recreated. A family that has nobody left is remembered for
+	// a time.
+	ages map[string]age
 
 	// What follows saves looking at every container at every event.
 	touched []string  // who changed since settle
@@ -298,7 +298,7 @@ func (w world) list(l listing) (world, todo) {
 	}
 	old := w.containers
 	w.containers, w.listed = containers, true
-	w = w.forgetFamilies()
+	w = w.forgetFamilies(l.asked)
 	for id, c := range old {
 		if containers[id] == nil && (c.asked.After(l.asked) || c.heard.After(l.asked)) {
 			containers[id] = c // the list is older than what is known
@@ -408,6 +408,15 @@ func (c *container) family() string {
 	return "/" + c.name
 }
 
+// An age is a family's.
+type age struct {
+	since time.Time // when its oldest container was made, by the engine's clock
+	seen  time.Time // when it last had a container, by ours
+}
+
+// ageless is how long a family that has nobody left keeps its age.
+const ageless = time.Hour
+
 // grow notes the ages of families.
 func (w world) grow(ids []string) world {
 	cloned := false
@@ -416,36 +425,46 @@ func (w world) grow(ids []string) world {
 		if c == nil || c.created.IsZero() || c.gone {
 			continue
 		}
-		if since, ok := w.since[c.family()]; ok && !c.created.Before(since) {
+		a, ok := w.ages[c.family()]
+		if ok && !c.created.Before(a.since) {
 			continue
 		}
 		if !cloned {
-			if w.since = maps.Clone(w.since); w.since == nil {
-				w.since = make(map[string]time.Time)
+			if w.ages = maps.Clone(w.ages); w.ages == nil {
+				w.ages = make(map[string]age)
 			}
 			cloned = true
 		}
-		w.since[c.family()] = c.created
+		a.since = c.created
+		if a.seen = c.asked; c.heard.After(a.seen) {
+			a.seen = c.heard
+		}
+		w.ages[c.family()] = a
 	}
 	return w
 }
 
-// forgetFamilies is the world without the ages of families that have nobody left.
-func (w world) forgetFamilies() world {
-	kept := make(map[string]time.Time, len(w.since))
-	for _, c := range w.containers {
-		if since, ok := w.since[c.family()]; ok && !c.gone {
-			kept[c.family()] = since
+// forgetFamilies is the world at the time of a list, without the ages of families that have long had nobody.
+func (w world) forgetFamilies(now time.Time) world {
+	kept := make(map[string]age, len(w.ages))
+	for f, a := range w.ages {
+		if now.Sub(a.seen) < ageless {
+			kept[f] = a
 		}
 	}
-	w.since = kept
+	for _, c := range w.containers {
+		if a, ok := w.ages[c.family()]; ok && !c.gone {
+			kept[c.family()] = age{a.since, now}
+		}
+	}
+	w.ages = kept
 	return w
 }
 
 // age is how old the oldest family is of some containers.
 func (w world) age(cs []*container) (oldest time.Time) {
 	for _, c := range cs {
-		oldest = earliest(oldest, cmp.Or(w.since[c.family()], c.created))
+		oldest = earliest(oldest, cmp.Or(w.ages[c.family()].since, c.created))
 	}
 	return oldest
 }
