@@ -196,7 +196,7 @@ func TestEngineReconnects(t *testing.T) {
 // onHost starts longshore on the host.
 func onHost(t testing.TB, env ...string) *longshore {
 	t.Helper()
-	front, back := freePort(t), freePort(t)
+	front, back := reservePort(t), reservePort(t)
 	startBinary(t, append(env, "LONGSHORE_LISTEN="+front, "LONGSHORE_ADMIN="+back, "LONGSHORE_ACCESS_LOG=off")...)
 	return client(t, front, back)
 }

@@ -350,7 +350,7 @@ func TestEngineHost(t *testing.T) {
 			p := project(t, compose, "{}", "")
 			p.Run("up", "-d", "--scale", "flaskapp=2", "flaskapp")
 			env := []string{"LONGSHORE_UPSTREAM=flaskapp:5090", "LONGSHORE_PROJECT=" + p.Name,
-				"LONGSHORE_LISTEN=" + freePort(t), "LONGSHORE_ADMIN=" + freePort(t)}
+				"LONGSHORE_LISTEN=" + reservePort(t), "LONGSHORE_ADMIN=" + reservePort(t)}
 			if how == "binary" {
 				startBinary(t, env...)
 			} else {
@@ -365,6 +365,19 @@ func TestEngineHost(t *testing.T) {
 			ls.waitUp(2)
 			ls.wantShares(20, 10, 10)
 		})
+	}
+}
+
+// TestEngineImageHealth: without an admin listener and without an application the container is healthy.
+func TestEngineImageHealth(t *testing.T) {
+	dockertest.Engine(t)
+	image := dockertest.Image(t, "longshore/cmd/longshore", `HEALTHCHECK --interval=1s --timeout=4s --retries=1 CMD ["/app", "healthcheck"]`)
+	id := dockertest.Docker(t, "run", "-d", "--read-only", "-e", "LONGSHORE_ADMIN=", "-e", "LONGSHORE_BACKENDS=127.0.0.1:1", image)
+	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", id) })
+	health := func() string { return dockertest.Docker(t, "inspect", "-f", "{{.State.Health.Status}}", id) }
+	dockertest.Wait(t, "a result of the HEALTHCHECK", func() bool { return health() != "starting" })
+	if got := health(); got != "healthy" {
+		t.Errorf("the container is %s, want healthy", got)
 	}
 }
 
@@ -462,7 +475,7 @@ func TestEngineStreamCut(t *testing.T) {
 	p.Run("up", "-d", "--scale", "flaskapp=2", "flaskapp")
 	socket := newSocketProxy(t)
 	env := []string{"DOCKER_HOST=unix://" + socket.path, "LONGSHORE_UPSTREAM=flaskapp:5090", "LONGSHORE_PROJECT=" + p.Name,
-		"LONGSHORE_LISTEN=" + freePort(t), "LONGSHORE_ADMIN=" + freePort(t)}
+		"LONGSHORE_LISTEN=" + reservePort(t), "LONGSHORE_ADMIN=" + reservePort(t)}
 	startBinary(t, env...)
 	ls := client(t, value(env[3]), value(env[4]))
 	ls.waitUp(2)
@@ -757,16 +770,6 @@ func startBinary(t testing.TB, env ...string) *exec.Cmd {
 		cmd.Wait()
 	})
 	return cmd
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 func value(kv string) string {

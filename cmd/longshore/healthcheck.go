@@ -8,39 +8,56 @@ import (
 	"net/http"
 	"time"
 
+	"longshore/internal/admin"
 	"longshore/internal/config"
 )
 
-// healthcheck asks the longshore that runs with the same environment whether it lives: /healthz of the
-// admin listener, or any answer of the proxy where there is none.
+// healthcheck asks the longshore that runs with the same environment whether it lives, by /healthz: of the admin
+// listener, or of its health socket where there is none.
 func healthcheck(ctx context.Context, cfg config.Config, stderr io.Writer) int {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	addr, path := cfg.Admin, "/healthz"
-	if addr == "" {
-		addr, path = cfg.Listen, "/"
+	network, addr := "unix", healthSocket(cfg)
+	if cfg.Admin != "" {
+		host, port, _ := net.SplitHostPort(cfg.Admin)
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			host = "localhost"
+		}
+		network, addr = "tcp", net.JoinHostPort(host, port)
 	}
-	host, port, _ := net.SplitHostPort(addr)
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
-	url := "http://" + net.JoinHostPort(host, port) + path
-	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}}}
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://longshore/healthz", nil)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitFailed
 	}
-	req.Header.Set("User-Agent", "longshore-healthcheck")
-	client := &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := client.Do(req)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitFailed
 	}
 	res.Body.Close()
-	if cfg.Admin != "" && res.StatusCode != http.StatusOK {
-		fmt.Fprintf(stderr, "%s: %s\n", url, res.Status)
+	if res.StatusCode != http.StatusOK {
+		fmt.Fprintf(stderr, "%s: %s\n", addr, res.Status)
 		return exitFailed
 	}
 	return exitOK
+}
+
+// healthSocket is where a longshore without an admin listener is asked whether it lives. A request to the proxy
+// itself would be the application's to answer. It is an abstract socket (unix(7)): it needs no file system that can
+// be written, and is seen in this network namespace alone, where nobody else can have the same LISTEN.
+func healthSocket(cfg config.Config) string { return "@longshore " + cfg.Listen }
+
+// serveHealth answers on the health socket until ctx is done.
+func (p *program) serveHealth(ctx context.Context) {
+	ln, err := net.Listen("unix", healthSocket(p.cfg))
+	if err == nil {
+		err = serveUntil(ctx, ln, admin.Alive())
+	}
+	if err != nil {
+		p.log.Warn("nothing answers `longshore healthcheck`: LONGSHORE_ADMIN is empty, and its socket cannot be had", "err", err)
+	}
 }

@@ -104,7 +104,7 @@ func fullPipe(t *testing.T) *os.File {
 // TestStuckReaders: with readers of stdout and stderr that are stuck requests are answered, drops are counted, and
 // the stop takes no longer than SHUTDOWN_TIMEOUT.
 func TestStuckReaders(t *testing.T) {
-	front, back := freePort(t), freePort(t)
+	front, back := reservePort(t), reservePort(t)
 	ls := client(t, front, back)
 	cmd := exec.Command(dockertest.Binary(t, "longshore/cmd/longshore", filepath.Join(t.TempDir(), "longshore")))
 	cmd.Env = []string{"LONGSHORE_LISTEN=" + front, "LONGSHORE_ADMIN=" + back, "LONGSHORE_BACKENDS=" + origin(t, hello), "LONGSHORE_LOG_LEVEL=debug", "LONGSHORE_SHUTDOWN_TIMEOUT=1s"}
@@ -151,7 +151,7 @@ func TestStuckReaders(t *testing.T) {
 
 // TestReadersGone: readers of stdout and stderr that have gone end nothing.
 func TestReadersGone(t *testing.T) {
-	front, back := freePort(t), freePort(t)
+	front, back := reservePort(t), reservePort(t)
 	ls := client(t, front, back)
 	cmd := exec.Command(dockertest.Binary(t, "longshore/cmd/longshore", filepath.Join(t.TempDir(), "longshore")))
 	cmd.Env = []string{"LONGSHORE_LISTEN=" + front, "LONGSHORE_ADMIN=" + back, "LONGSHORE_BACKENDS=" + origin(t, hello)}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -78,7 +79,7 @@ func startProcess(t *testing.T, args []string, env ...string) *process {
 // startUnder has another command run it, such as one that sets a limit.
 func startUnder(t *testing.T, under, args []string, env ...string) *process {
 	t.Helper()
-	front, back := freePort(t), freePort(t)
+	front, back := reservePort(t), reservePort(t)
 	p := &process{longshore: client(t, front, back), stdout: new(bytes.Buffer), stderr: new(syncBuffer)}
 	p.env = append(env, "LONGSHORE_LISTEN="+front, "LONGSHORE_ADMIN="+back)
 	all := append(append(under, dockertest.Binary(t, "longshore/cmd/longshore", filepath.Join(t.TempDir(), "longshore"))), args...)
@@ -177,9 +178,6 @@ func TestServeBackends(t *testing.T) {
 	if code, _, errs := command([]string{"healthcheck"}, p.env...); code != 0 {
 		t.Errorf("healthcheck: exit %d %s", code, errs)
 	}
-	if code, _, errs := command([]string{"healthcheck"}, append(p.env, "LONGSHORE_ADMIN=")...); code != 0 {
-		t.Errorf("healthcheck of LISTEN: exit %d %s", code, errs)
-	}
 	if code := p.exit(syscall.SIGQUIT); code != 0 {
 		t.Errorf("after SIGQUIT: exit %d, want 0", code)
 	}
@@ -188,6 +186,28 @@ func TestServeBackends(t *testing.T) {
 	}
 	if lines := strings.Count(p.stdout.String(), `"GET /x?y HTTP/1.1" 200 6 "-" "Go-http-client/1.1"`+"\n"); lines != 4 {
 		t.Errorf("the access log has %d lines of our 4 requests:\n%s", lines, p.stdout)
+	}
+}
+
+// TestHealthcheckWithoutAdmin: the proxy itself answers, whatever its application does.
+func TestHealthcheckWithoutAdmin(t *testing.T) {
+	var asked atomic.Int64
+	hangs := origin(t, func(_ http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		<-r.Context().Done()
+	})
+	for _, backend := range []string{hangs, "127.0.0.1:1"} {
+		env := []string{"LONGSHORE_LISTEN=" + reservePort(t), "LONGSHORE_ADMIN=", "LONGSHORE_BACKENDS=" + backend}
+		cmd := startBinary(t, env...)
+		dockertest.Wait(t, "healthcheck to exit with 0", func() bool { code, _, _ := command([]string{"healthcheck"}, env...); return code == 0 })
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		if code, _, errs := command([]string{"healthcheck"}, env...); code != 1 || strings.Count(errs, "\n") != 1 {
+			t.Errorf("healthcheck of nobody: exit %d %q, want 1 and a line", code, errs)
+		}
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("the application got %d requests, want none", n)
 	}
 }
 
@@ -291,7 +311,7 @@ func TestShutdownTimeout(t *testing.T) {
 
 // TestNotReady: without a first state there is liveness, and no readiness.
 func TestNotReady(t *testing.T) {
-	front, back := freePort(t), freePort(t)
+	front, back := reservePort(t), reservePort(t)
 	startBinary(t, "LONGSHORE_LISTEN="+front, "LONGSHORE_ADMIN="+back, "DOCKER_HOST=unix:///nowhere/docker.sock", "LONGSHORE_UPSTREAM=web:80")
 	ls := client(t, front, back)
 	dockertest.Wait(t, "the process to live", func() bool { code, _ := ls.admin("/healthz"); return code == 200 })

@@ -37,7 +37,7 @@ func nginx(t *testing.T, http string) (addr string) {
 		}
 	}
 	dir := t.TempDir()
-	addr = freePort(t)
+	addr = reservePort(t)
 	conf := `daemon off; master_process off; pid ` + dir + `/pid; error_log ` + dir + `/error.log;
 events { worker_connections 256; }
 http {
@@ -87,7 +87,7 @@ http {
 // serveStatic runs Longshore in this process for services that do not change, and returns its address.
 func serveStatic(t *testing.T, services []discovery.Service, environ ...string) (addr string) {
 	t.Helper()
-	addr = freePort(t)
+	addr = reservePort(t)
 	cfg, _, err := config.Load(append(environ, "LONGSHORE_LISTEN="+addr, "LONGSHORE_ADMIN=", "LONGSHORE_ACCESS_LOG=off"))
 	if err != nil {
 		t.Fatal(err)

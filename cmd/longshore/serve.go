@@ -114,6 +114,8 @@ func (p *program) wire(ctx context.Context, source discovery.Source) error {
 		h := &admin.Handler{Router: router, Link: link, Metrics: figures.Handler()}
 		unready = h.Stopping
 		g.Go(func() error { return serveAdmin(running, cfg.Admin, h) })
+	} else {
+		g.Go(func() error { p.serveHealth(running); return nil })
 	}
 	defer context.AfterFunc(ctx, func() {
 		unready()
@@ -147,7 +149,12 @@ func serveAdmin(ctx context.Context, addr string, h *admin.Handler) error {
 	if err != nil {
 		return fmt.Errorf("LONGSHORE_ADMIN: %w", err)
 	}
-	s := &http.Server{Handler: h.Mux(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	return serveUntil(ctx, ln, h.Mux())
+}
+
+// serveUntil answers the clients of ln until ctx is done.
+func serveUntil(ctx context.Context, ln net.Listener, h http.Handler) error {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	defer context.AfterFunc(ctx, func() { s.Close() })()
 	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err

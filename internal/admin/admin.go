@@ -25,11 +25,17 @@ func (h *Handler) Stopping() { h.stopping.Store(true) }
 
 // Mux routes the admin listener.
 func (h *Handler) Mux() *http.ServeMux {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux := Alive()
 	mux.HandleFunc("GET /readyz", h.ready)
 	mux.HandleFunc("GET /api/state", h.state)
 	mux.Handle("GET /metrics", h.Metrics)
+	return mux
+}
+
+// Alive answers /healthz alone.
+func Alive() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	return mux
 }
 
