@@ -42,6 +42,7 @@ type transport interface {
 	Pause(cause error, evict bool)
 	Resume()
 	Close(cause error)
+	Abandon()
 	Idle() int
 	DropIdle() int // closes what Idle counts
 }

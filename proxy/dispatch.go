@@ -67,7 +67,8 @@ type carrier interface {
 	// allows it, and its body is there from the beginning. It ends what earlier attempts still do with that.
 	mayRepeat() bool
 
-	// left reports whether the client has left, and gone is closed when it has; nil: ask left now and then.
+	// left reports whether the client has left, or is sent away. gone is closed then; if it may not be, left is
+	// asked now and then.
 	left() bool
 	gone() <-chan struct{}
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -41,15 +42,20 @@ type fastLane struct {
 	addr    net.Addr
 
 	restTime time.Duration
-	stopping atomic.Bool // connections end with their response
+	stopping atomic.Bool        // connections end with their response
+	life     context.Context    // what is under way ends with it, whatever it waits for
+	end      context.CancelFunc // of life
 
 	mu     sync.Mutex // guards the following
 	conns  map[*fastConn]struct{}
-	lounge *lounge // nil: there is none
+	empty  chan struct{} // closed when conns is; nil: nobody waits for that
+	lounge *lounge       // nil: there is none
 }
 
 func newFastLane(s *Server, addr net.Addr) *fastLane {
-	return &fastLane{server: s, addr: addr, restTime: cmp.Or(s.restTime, restTime), general: make(chan net.Conn), ended: make(chan struct{}), conns: make(map[*fastConn]struct{})}
+	l := &fastLane{server: s, addr: addr, restTime: cmp.Or(s.restTime, restTime), general: make(chan net.Conn), ended: make(chan struct{}), conns: make(map[*fastConn]struct{})}
+	l.life, l.end = context.WithCancel(context.Background())
+	return l
 }
 
 // accept serves the connections of ln until that is closed.
@@ -92,7 +98,7 @@ func isPassing(err error) bool {
 func (l *fastLane) enter(c *fastConn, state int32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stopping.Load() && state == connIdle {
+	if l.stopping.Load() && state == connIdle || l.life.Err() != nil {
 		c.nc.Close()
 		return
 	}
@@ -104,7 +110,15 @@ func (l *fastLane) enter(c *fastConn, state int32) {
 func (l *fastLane) leave(c *fastConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.leaveLocked(c)
+}
+
+func (l *fastLane) leaveLocked(c *fastConn) {
 	delete(l.conns, c)
+	if l.empty != nil && len(l.conns) == 0 {
+		close(l.empty)
+		l.empty = nil
+	}
 }
 
 // drain closes what waits for its next request, and with all also what has not sent its first one whole. What is
@@ -123,11 +137,12 @@ func (l *fastLane) drain(all bool) (busy int) {
 	return busy
 }
 
-// close closes everything. Who waits for a backend notices when it next looks after its client.
+// close ends everything, and returns when that is counted and told. All hear of it before it waits for any:
+// those that wait for their client, for a backend's answer, for a connection to it, or for a backend.
 func (l *fastLane) close() {
 	l.stopping.Store(true)
+	empty := make(chan struct{})
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	for c := range l.conns {
 		c.state.Store(connClosed)
 		l.closeLocked(c)
@@ -135,6 +150,18 @@ func (l *fastLane) close() {
 	if l.lounge != nil && !l.lounge.closed {
 		l.lounge.closed = true
 		l.lounge.set.SetDeadline(time.Now())
+	}
+	if len(l.conns) == 0 {
+		close(empty)
+	} else {
+		l.empty = empty
+	}
+	l.mu.Unlock()
+	l.end()
+	l.server.Router.abandon()
+	select {
+	case <-empty:
+	case <-time.After(answerTime): // the process is about to end, whatever this one does
 	}
 }
 

@@ -387,6 +387,7 @@ type testProxy struct {
 	*Server
 	t       testing.TB
 	addr    string
+	ln      net.Listener // at addr
 	stop    context.CancelFunc
 	stopped chan error   // what Serve returned
 	records chan *Record // of every request
@@ -434,7 +435,7 @@ func (p *testProxy) listen() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.addr = ln.Addr().String()
+	p.ln, p.addr = ln, ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel
 	go func() {

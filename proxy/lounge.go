@@ -110,11 +110,14 @@ func (l *fastLane) wakeLocked(c *fastConn) {
 	delete(l.lounge.guests, c.fd)
 }
 
-// closeLocked closes a connection. Its goroutine, if it has one, then leaves.
+// closeLocked closes a connection. If it has a goroutine, that is told to, by the end of the stream: Close would wait
+// for what the goroutine does in its callback.
 func (l *fastLane) closeLocked(c *fastConn) {
-	if c.rests {
-		l.wakeLocked(c)
-		delete(l.conns, c)
+	if !c.rests {
+		c.raw.Control(sock.Shutdown)
+		return
 	}
+	l.wakeLocked(c)
+	l.leaveLocked(c)
 	c.nc.Close()
 }

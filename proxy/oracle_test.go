@@ -87,6 +87,8 @@ func (o *oracle) DropIdle() (n int) {
 	return n
 }
 
+func (o *oracle) Abandon() {}
+
 func (o *oracle) Idle() (n int) {
 	for range o.idle {
 		n++

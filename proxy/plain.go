@@ -258,7 +258,7 @@ func (x *plain) space() []byte {
 // send is the carrier's.
 func (x *plain) send(b *member, fresh bool) error {
 	repeatable := upstream.IsIdempotent(x.req.Method)
-	a := upstream.Attempt{Fresh: fresh, Once: !repeatable}
+	a := upstream.Attempt{Fresh: fresh, Once: !repeatable, Under: x.conn.lane.life}
 	if repeatable {
 		a.Movable = always
 	}
@@ -277,22 +277,28 @@ func (x *plain) send(b *member, fresh bool) error {
 		case http1.Plain:
 			x.found = up
 			if x.leadsAway() {
-				return errUnusual
+				return x.unusual()
 			}
 			return nil
 		case http1.Other:
 			x.found = up
-			return errUnusual
+			return x.unusual()
 		}
 		if x.got == len(x.back) {
 			x.found = up
-			return errUnusual
+			return x.unusual()
 		}
 		if n, err = up.Read(x.lend, x.leftFunc); err != nil {
 			up.Drop()
 			return upstream.Broken(err)
 		}
 	}
+}
+
+// unusual leaves the response to the general path, which may outlive the lane.
+func (x *plain) unusual() error {
+	x.found.Free()
+	return errUnusual
 }
 
 // leadsAway reports whether the response may lead to where only the backend's clients get: the general path
@@ -307,7 +313,7 @@ func (x *plain) leadsAway() bool {
 
 func (x *plain) mayRepeat() bool         { return upstream.IsIdempotent(x.req.Method) }
 func (x *plain) left() bool              { return x.conn.left() }
-func (x *plain) gone() <-chan struct{}   { return nil }
+func (x *plain) gone() <-chan struct{}   { return x.conn.lane.life.Done() }
 func (x *plain) readAhead() <-chan error { return nil } // the body is there
 func (x *plain) resume() error           { return nil }
 

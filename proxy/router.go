@@ -102,6 +102,15 @@ func (r *Router) Table() *Table { return r.table.Load() }
 // Applied reports whether a state has been applied.
 func (r *Router) Applied() bool { return r.Table().applied }
 
+// abandon ends at once the exchanges whose server ends.
+func (r *Router) abandon() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range r.backends {
+		b.pool.Abandon()
+	}
+}
+
 // Apply makes what exists the truth for the requests to come. Backends that are no longer there, or
 // no longer run, end at once with what they carried. Services that did not change keep their pickers; to
 // find them is all that they cost.

@@ -95,13 +95,22 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	} else {
 		go func() { served <- hs.Serve(listener{ln}) }()
 	}
+	fast := s.fast.Load()
 	select {
-	case err := <-served:
+	case err := <-served: // without a listener there is nothing to stay for
+		close(lastCall)
+		ln.Close()
+		if fast != nil {
+			fast.close()
+		}
+		hs.Close()
+		if fast != nil {
+			<-served
+		}
 		return err
 	case <-ctx.Done():
 	}
 	inFlight := s.active.Load()
-	fast := s.fast.Load()
 	if fast != nil {
 		inFlight += int64(fast.busy())
 	}

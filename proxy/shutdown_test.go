@@ -1,11 +1,16 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"longshore/discovery"
 )
 
 // slowBackend answers /slow when it is told to.
@@ -118,5 +123,95 @@ func testShutdownGrace(t *testing.T, in lane) {
 	}
 	if got := slow.rest(); got != "" {
 		t.Errorf("got %q, want the end", got)
+	}
+}
+
+// stuck opens connections that each wait for something else, as many of the first kind as is said.
+func stuck(t *testing.T, p *testProxy, silent int) {
+	t.Helper()
+	for range silent {
+		p.dial().ask("GET /silent")
+	}
+	p.dial().ask("GET /dribbles")
+	p.dial().ask("GET /nobody")
+	steady := p.dial()
+	steady.ask("GET /steady")
+	steady.header("GET")
+	go io.Copy(io.Discard, steady.Conn)
+	full := p.dial()
+	full.ask("GET /full")
+	full.header("GET") // and no more
+}
+
+// stuckProxy serves what stuck asks for.
+func stuckProxy(t *testing.T, in lane, silent int) *testProxy {
+	t.Helper()
+	var arrived atomic.Int64
+	b := rawBackend(t, "one", func(w *wire) {
+		w.SetDeadline(time.Time{})
+		line, _, _ := strings.Cut(w.head(), "\n")
+		arrived.Add(1)
+		switch strings.Fields(line)[1] {
+		case "/dribbles":
+			for w.send("HTTP/1.1 200 OK\r\n"); ; time.Sleep(10 * time.Millisecond) {
+				w.send("A: b\r\n")
+			}
+		case "/steady":
+			for w.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"); ; time.Sleep(10 * time.Millisecond) {
+				w.send("some more")
+			}
+		case "/full":
+			w.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+			for more := strings.Repeat("x", 1<<20); ; {
+				w.send(more)
+			}
+		default:
+			w.rest()
+		}
+	})
+	away := listen(t, "away")
+	away.die()
+	p := newProxy(t, in)
+	p.Grace = 500 * time.Millisecond
+	service, nobody := web(b), web(away)
+	nobody.Name, nobody.Routes = "nobody", []discovery.Route{{Path: "/nobody"}}
+	nobody.Settings.Queue, nobody.Settings.QueueTimeout = 10, time.Minute
+	p.serve(nobody, service)
+	stuck(t, p, silent)
+	until(t, "all are under way", func() bool {
+		return arrived.Load() == int64(silent)+3 && p.Router.Table().Services()[0].group.queue.length.Load() == 1
+	})
+	return p
+}
+
+// TestShutdownOfMany: at the end of Grace whatever is under way ends together, whatever it waits for.
+func TestShutdownOfMany(t *testing.T) { run(t, testShutdownOfMany) }
+
+func testShutdownOfMany(t *testing.T, in lane) {
+	for _, silent := range []int{40, 200} {
+		p := stuckProxy(t, in, silent)
+		start := time.Now()
+		p.stop()
+		if err := soon(t, p.stopped, "Serve to return"); err != nil {
+			t.Errorf("%d: Serve returned %v", silent, err)
+		}
+		if d := time.Since(start); d < p.Grace || d > p.Grace+time.Second {
+			t.Errorf("%d: it took %v, want %v", silent, d, p.Grace)
+		}
+	}
+}
+
+// TestListenerFails: when nobody can come any more, all ends at once.
+func TestListenerFails(t *testing.T) { run(t, testListenerFails) }
+
+func testListenerFails(t *testing.T, in lane) {
+	p := stuckProxy(t, in, 40)
+	start := time.Now()
+	p.ln.Close()
+	if err := soon(t, p.stopped, "Serve to return"); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve returned %v, want %v", err, net.ErrClosed)
+	}
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("it took %v, want at once", d)
 	}
 }

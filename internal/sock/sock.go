@@ -39,6 +39,10 @@ func Write(fd uintptr, a, b []byte) (n int, err error) {
 	}
 }
 
+// Shutdown ends both directions of a connection, at once and for all who use it. What was written before is still
+// sent.
+func Shutdown(fd uintptr) { syscall.Shutdown(int(fd), syscall.SHUT_RDWR) }
+
 // A State is what a connection is like that nothing is expected from.
 type State uint8
 

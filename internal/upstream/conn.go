@@ -43,6 +43,7 @@ type Conn struct {
 	deadline time.Time
 
 	movable  func() bool           // of the Attempt; guarded by the pool's mu
+	under    context.Context       // of the Attempt; guarded so too
 	slot     int                   // where it is in the pool's busy; guarded so too
 	answered atomic.Bool           // the response has begun: going down leaves it a grace; false while idle
 	cause    atomic.Pointer[error] // why abort closed it

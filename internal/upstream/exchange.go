@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +49,10 @@ type Attempt struct {
 	// this one; nil: it could not. It matters while the backend is paused, see [Pool.Pause]. Any goroutine
 	// may call it.
 	Movable func() bool
+
+	// Under ends what Begin does when it is done, its dials at once and the rest by [Pool.Abandon]; nil: nothing
+	// does. Send goes by its request's context.
+	Under context.Context
 }
 
 // RoundTrip is Send without anything special.

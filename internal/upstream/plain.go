@@ -40,15 +40,22 @@ type plainExchange struct {
 // now and then whether the client has left, if it takes long: then the Error has the Phase Client. now is the
 // present time.
 func (p *Pool) Begin(now time.Time, a Attempt, head, body []byte, in func() []byte, left func() bool) (c *Conn, n int, err error) {
+	if a.Under == nil {
+		a.Under = context.Background()
+	}
 	for {
 		if c = p.takeIdle(now, a); c == nil {
-			if c, err = p.dial(context.Background(), a); err != nil {
+			if c, err = p.dial(a.Under, a); err != nil {
 				return nil, 0, &Error{Phase: Dial, Unsent: true, Err: err}
 			}
 			if c.raw == nil {
 				p.discard(c)
 				return nil, 0, &Error{Phase: Dial, Unsent: true, Err: errors.New("not a socket")}
 			}
+		}
+		if a.Under.Err() != nil { // Abandon may not have seen this connection
+			c.Drop()
+			return nil, 0, &Error{Phase: Dial, Unsent: true, Err: context.Cause(a.Under)}
 		}
 		n, err = c.begin(now, head, body, in, left)
 		if err == nil {
@@ -218,6 +225,13 @@ func (c *Conn) Keep(now time.Time) {
 
 // Drop closes the connection.
 func (c *Conn) Drop() { c.pool.discard(c) }
+
+// Free has the exchange go on whatever becomes of the Attempt's Under.
+func (c *Conn) Free() {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	c.under = nil
+}
 
 // Adopt goes on with an exchange that Begin has begun, as Send would: got is what has come of the response, and
 // req the request that was sent.

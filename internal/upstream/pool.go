@@ -120,6 +120,17 @@ func (p *Pool) Resume() {
 	}
 }
 
+// Abandon ends at once what Begin has begun under contexts that are done.
+func (p *Pool) Abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.busy {
+		if c.under != nil && c.under.Err() != nil {
+			c.abort(context.Cause(c.under))
+		}
+	}
+}
+
 // refuseLocked lets nothing begin from now on, and ends what has only begun.
 func (p *Pool) refuseLocked(cause error) {
 	p.refuse = cause
@@ -187,7 +198,7 @@ func (p *Pool) takeIdle(now time.Time, a Attempt) *Conn {
 }
 
 func (p *Pool) holdLocked(c *Conn, a Attempt) {
-	c.movable = a.Movable
+	c.movable, c.under = a.Movable, a.Under
 	c.slot = len(p.busy)
 	p.busy = append(p.busy, c)
 }
@@ -246,7 +257,7 @@ func (p *Pool) put(c *Conn, now time.Time) {
 		return
 	}
 	c.idleSince = now
-	c.movable = nil // it holds on to a request and its body
+	c.movable, c.under = nil, nil // it holds on to a request and its body
 	c.answered.Store(false)
 	p.idle = append(p.idle, c)
 	if p.sweep == nil && o.IdleTimeout > 0 {
