@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +17,7 @@ import (
 type event struct {
 	action   string
 	id       string            // of the container, also for events of a network
-	network  string            // ID: connect, disconnect
+	network  string            // ID: connect, disconnect; empty: not told
 	signal   string            // kill
 	exitCode int               // die
 	health   health.Docker     // health_status
@@ -33,8 +34,15 @@ func wanted() filters.Args {
 	for _, action := range actions {
 		f.Add("event", action)
 	}
+	for theirs := range podmans {
+		f.Add("event", theirs)
+	}
 	return f
 }
+
+// podmans are Podman's words for what Docker calls otherwise. Its older versions know no others in a filter,
+// whatever they say in the events themselves.
+var podmans = map[string]string{"died": "die", "remove": "destroy"}
 
 // actions are the events that matter.
 var actions = []string{
@@ -47,6 +55,7 @@ var actions = []string{
 func readEvent(m events.Message, received time.Time) (event, bool) {
 	a := m.Actor.Attributes
 	action, detail, _ := strings.Cut(string(m.Action), ":")
+	action = cmp.Or(podmans[action], action)
 	e := event{action: action, time: time.Unix(0, m.TimeNano), received: received}
 	if m.TimeNano == 0 {
 		e.time = received
@@ -56,12 +65,14 @@ func readEvent(m events.Message, received time.Time) (event, bool) {
 		e.id, e.name, e.labels = m.Actor.ID, strings.TrimPrefix(a["name"], "/"), a
 	case events.NetworkEventType:
 		e.id, e.network = a["container"], m.Actor.ID
+		if e.id == "" && (action == "connect" || action == "disconnect") {
+			e.id, e.network = m.Actor.ID, "" // podman names the container alone
+		}
 	}
 	switch action {
 	case "kill":
 		e.signal = a["signal"]
-	case "die", "died": // podman's word
-		e.action = "die"
+	case "die":
 		code := a["exitCode"]
 		if code == "" {
 			code = a["containerExitCode"] // podman

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -265,7 +266,7 @@ func (m *model) list() (all []api.Summary) {
 		case "restarting":
 			s.Status = fmt.Sprintf("Restarting (%d) 5 seconds ago", b.code)
 		}
-		s.HostConfig.NetworkMode = b.mode
+		s.HostConfig.NetworkMode = cmp.Or(b.mode, "default")
 		s.NetworkSettings = &api.NetworkSettingsSummary{Networks: b.endpoints()}
 		all = append(all, s)
 	}

@@ -104,8 +104,8 @@ func (t traces) compare(r api.InspectResponse) likeness {
 	if upper := r.GraphDriver.Data["UpperDir"]; t.layer != "" && (upper == t.layer || strings.HasSuffix(upper, "/"+t.layer)) {
 		return sameLayer // the path may be relative to the driver's folder
 	}
-	if len(t.command) > 0 && slices.Equal(t.command, append([]string{r.Path}, r.Args...)) {
-		return sameCommand
+	if len(t.command) > 0 && (slices.Equal(t.command, append([]string{r.Path}, r.Args...)) || slices.Equal(t.command, r.Args)) {
+		return sameCommand // podman's Args begin with the Path
 	}
 	return noLikeness
 }
@@ -146,17 +146,20 @@ func (w world) findSelf() self {
 			return is(c, true, w.traces.leadTo(c))
 		}
 	}
-	best := found[0]
+	best, sure := found[0], true
 	group := []*container{best} // who has the same network
 	for _, c := range w.containers {
-		if c.sharesWith() == best.id && c.mayBeSelf() {
+		if !c.mayBeSelf() {
+			continue
+		}
+		if c.sharesWith() == best.id {
 			group = append(group, c)
 		}
+		sure = sure && (c.known || c.mode != "")
 	}
-	if len(group) == 1 || slices.Contains(w.traces.cgroup, best.id) {
+	if len(group) == 1 && sure || slices.Contains(w.traces.cgroup, best.id) {
 		return is(best, true, w.traces.leadTo(best))
 	}
-	sure := true
 	most, alike := noLikeness, group
 	for _, c := range group {
 		sure = sure && c.known
@@ -173,7 +176,11 @@ func (w world) findSelf() self {
 	if len(alike) == 1 && most == sameCommand {
 		return is(alike[0], sure, "of those in one network it alone has the proxy's command")
 	}
-	return is(best, sure, w.traces.leadTo(best)+"; it may as well be one that uses its network")
+	why := w.traces.leadTo(best)
+	if len(group) > 1 {
+		why += "; it may as well be one that uses its network"
+	}
+	return is(best, sure, why)
 }
 
 // mayBeSelf: "created" is enough, since a process may be faster than the engine's note that it runs.

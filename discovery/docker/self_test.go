@@ -122,6 +122,31 @@ func TestFindSelf(t *testing.T) {
 	}
 }
 
+// Podman's list does not say whose network a container uses: who is what is known when all have answered.
+func TestFindSelfPodman(t *testing.T) {
+	m := newModel()
+	owner := m.service("web-1")
+	m.create("other-proxy-1", projectLabel+"=other", serviceLabel+"=proxy").mode = "container:" + owner.id
+	m.do("start demo-web-1")
+	m.do("start other-proxy-1")
+	v := upstream(t, "web")
+	v.traces = traces{mounts: []string{owner.id}, command: []string{"/other-proxy-1", "serve"}}
+	d := &driver{model: m, t: t, w: world{view: v}, due: make(todo)}
+	all := m.list()
+	for i := range all {
+		all[i].HostConfig.NetworkMode = ""
+	}
+	m.take()
+	d.hear(func(w world) (world, todo) { return w.list(listing{asked: m.now, all: all}) })
+	if d.w.self.sure || d.w.complete() {
+		t.Errorf("after the list: sure %v, complete %v", d.w.self.sure, d.w.complete())
+	}
+	d.answer()
+	if got := d.w.containers[d.w.self.id].name; got != "other-proxy-1" || !d.w.self.sure || !d.w.complete() {
+		t.Errorf("after the answers: own container %s, sure %v, complete %v", got, d.w.self.sure, d.w.complete())
+	}
+}
+
 // A proxy in the network of a container of another project looks at its own project, and reaches what is in its
 // own network by the loopback.
 func TestNetworkOfAnother(t *testing.T) {

@@ -497,8 +497,8 @@ func (w world) concerns(c *container) bool {
 	if c.id == w.self.id || w.inScope(c) || w.everywhere() {
 		return true
 	}
-	if home := w.home(); !w.self.sure && home != nil && c.sharesWith() == home.id {
-		return true // it may be the own one
+	if home := w.home(); !w.self.sure && home != nil && (c.sharesWith() == home.id || c.mode == "" && !c.known) {
+		return true // it may be the own one. Podman's list does not tell who uses whose network.
 	}
 	for _, other := range w.containers {
 		if other.sharesWith() == c.id {
