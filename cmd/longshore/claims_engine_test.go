@@ -76,3 +76,27 @@ func TestEngineClaims(t *testing.T) {
 		served(younger)
 	})
 }
+
+// TestEngineSeveralServices: containers of several compose services are one pool, by one route or by a label.
+func TestEngineSeveralServices(t *testing.T) {
+	dockertest.Engine(t)
+	compose := dockertest.Composes(t)[0]
+	more := func(labels string) string {
+		service := func(name string) string {
+			return "\n  " + name + ":\n    image: " + dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090") + "\n    labels: {" + labels + "}\n"
+		}
+		return service("web1") + service("web2")
+	}
+	for name, p := range map[string]testProject{
+		"UPSTREAM": project(t, compose, `LONGSHORE_UPSTREAM: "web1:5090|web2:5090"`, "", more("")),
+		"newlines": project(t, compose, `LONGSHORE_UPSTREAM: "web1:5090\nweb2:5090"`, "", more("")),
+		"labels":   project(t, compose, "{}", "", more("longshore.service: web")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.Run("up", "-d", "--scale", "flaskapp=0")
+			ls := p.proxy()
+			ls.waitUp(2)
+			ls.wantShares(20, 10, 10)
+		})
+	}
+}

@@ -35,12 +35,12 @@ func (v view) read(labels map[string]string, was badge) badge {
 		return was
 	}
 	b := badge{
-		labels: labels, project: labels[projectLabel], service: labels[serviceLabel], number: labels[numberLabel],
+		labels: labels, project: config.Clip(labels[projectLabel]), service: config.Clip(labels[serviceLabel]), number: config.Clip(labels[numberLabel]),
 		oneoff: strings.EqualFold(labels[oneoffLabel], "true"), replacing: labels[replaceLabel] != "",
 		chosen: v.label.Matches(labels), said: config.DefaultLabels(v.settings),
 	}
 	for l := range labels {
-		if strings.HasPrefix(l, config.LabelPrefix) { // most containers have none
+		if n := len(config.LabelPrefix); len(l) >= n && strings.EqualFold(l[:n], config.LabelPrefix) { // most containers have none
 			b.said, b.warned, b.wrong = config.ParseLabels(labels, v.settings)
 			break
 		}

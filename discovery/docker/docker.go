@@ -50,6 +50,7 @@ type pace struct {
 	relist time.Duration // between two lists: 30 s
 	calm   time.Duration // a stream that lived as long is not worth a word when it is cut: 500 ms
 	answer time.Duration // longest wait for an answer: 10 s
+	lonely time.Duration // that nobody is chosen, until that is worth a word: 10 s
 }
 
 // Applied tells how a publish came about.
@@ -138,6 +139,9 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		if !out.open && !listed.IsZero() {
 			next = earliest(next, listed.Add(patience))
 		}
+		if !out.chosen && !listed.IsZero() {
+			next = earliest(next, listed.Add(or(s.pace.lonely, 10*time.Second)))
+		}
 		w.local = look.around(s, w)
 		next = earliest(next, look.again)
 		if next.IsZero() {
@@ -149,6 +153,7 @@ func (s *Source) Watch(ctx context.Context, publish func(discovery.State)) error
 		out.open = out.open || w.complete() || !listed.IsZero() && time.Since(listed) >= patience
 		if out.open {
 			out.tell(w)
+			out.lonely(w, listed)
 		}
 		ask.inspect(ctx, w, open)
 	}
@@ -244,6 +249,7 @@ type outlet struct {
 	self      self             // as told
 	coming    map[string]event // by container: what announced it, while it is not usable yet
 	applied   []change         // since the last tell
+	chosen    bool             // a container is, or it was said that none is
 }
 
 // A change is an Applied and whose.
@@ -319,6 +325,17 @@ func (o *outlet) tell(w world) {
 			o.s.Applied(c.Applied)
 		}
 	}
+}
+
+// lonely says once what to do if no container is chosen some time after the first list.
+func (o *outlet) lonely(w world, listed time.Time) {
+	o.chosen = o.chosen || !w.choosesItself() || len(o.last.Services) > 0
+	if o.chosen || time.Since(listed) < or(o.s.pace.lonely, 10*time.Second) {
+		return
+	}
+	o.chosen = true
+	o.s.log().Warn("nothing is proxied, since no container is chosen: set LONGSHORE_UPSTREAM, such as flaskapp:5090, or a label such as longshore.port on a container",
+		"project", w.scope())
 }
 
 // has reports whether a container is part of a state.

@@ -26,7 +26,7 @@ type note struct {
 type pool struct {
 	name    string
 	routes  []discovery.Route     // given by the user; else the newest member says
-	port    uint16                // 0: each member's own
+	ports   map[string][]uint16   // given by the user, by ID of the member; 0: its own
 	part    func(*container) part // what a member says; nil: whole
 	virtual bool                  // if no member can be used there is no such service
 	members []*container          // sorted by age
@@ -41,8 +41,10 @@ func (w world) state() (discovery.State, []note) {
 	switch {
 	case len(w.upstream) > 0:
 		pools = b.byName(w.upstream)
+		b.noteIdle(pools, "LONGSHORE_UPSTREAM")
 	case w.label.Key != "":
 		pools = b.byLabel(w.label)
+		b.noteIdle(pools, "LONGSHORE_LABEL")
 	default:
 		pools = append(b.byThemselves(), b.byVirtualHost()...)
 		for i := range pools {
@@ -77,49 +79,81 @@ type builder struct {
 }
 
 func (b *builder) skip(level slog.Level, id, name, why string) {
+	name, why = config.Clip(name), config.Clip(why)
 	s := discovery.Skip{ID: id, Name: name, Why: why}
 	if _, ok := b.skipped[s]; !ok {
 		b.skipped[s] = level
-		b.notes = append(b.notes, note{level, name, why})
+		b.note(level, name, why)
 	}
 }
 
-// byName makes the services of LONGSHORE_UPSTREAM.
+func (b *builder) note(level slog.Level, name, text string) {
+	b.notes = append(b.notes, note{level, config.Clip(name), config.Clip(text)})
+}
+
+// byName makes the services of LONGSHORE_UPSTREAM: one of the targets that a route has, which other routes may have
+// too.
 func (b *builder) byName(upstream config.Upstream) (ps []pool) {
-	type target struct {
-		name string
-		port uint16
-	}
-	index := make(map[target]int)
-	names := make(map[string]bool)
+	var routes []discovery.Route
+	targets := make(map[discovery.Route]config.Upstream)
 	for _, d := range upstream {
-		t := target{d.Name, d.Port}
-		if i, ok := index[t]; ok {
-			ps[i].routes = append(ps[i].routes, d.Route)
+		if targets[d.Route] == nil {
+			routes = append(routes, d.Route)
+		}
+		targets[d.Route] = append(targets[d.Route], d)
+	}
+	index := make(map[string]int) // by what the targets are
+	names := make(map[string]bool)
+	for _, r := range routes {
+		var words, full []string
+		for _, d := range targets[r] {
+			words, full = append(words, d.Name), append(full, fmt.Sprintf("%s:%d", d.Name, d.Port))
+		}
+		slices.Sort(full)
+		key := strings.Join(full, "|")
+		if i, ok := index[key]; ok {
+			ps[i].routes = append(ps[i].routes, r)
 			continue
 		}
-		index[t] = len(ps)
-		p := pool{name: d.Name, port: d.Port, routes: []discovery.Route{d.Route}}
+		index[key] = len(ps)
+		p := pool{name: strings.Join(words, "|"), routes: []discovery.Route{r}, ports: make(map[string][]uint16)}
 		if names[p.name] {
-			if p.name += d.Route.String(); d.Port != 0 {
-				p.name = fmt.Sprintf("%s:%d", d.Name, d.Port)
+			if p.name += r.String(); targets[r][0].Port != 0 {
+				p.name = key
 			}
 		}
 		names[p.name] = true
-		found := b.named(d.Name)
-		p.members = b.usable(found)
-		if len(found) == 0 && discovery.IsExternal(d.Name) {
-			port := cmp.Or(d.Port, 80)
-			p.fixed = []discovery.Endpoint{{
-				Key: discovery.Key{ID: d.Name, Run: 1, Port: port}, Name: d.Name, Server: discovery.Server{Weight: 1}, Check: b.settings.Health,
-				Addr: net.JoinHostPort(d.Name, strconv.Itoa(int(port))),
-			}}
-		} else if len(found) == 0 {
-			b.skip(slog.LevelWarn, "", d.Name, b.nobody())
+		for _, d := range targets[r] {
+			b.join(&p, d)
 		}
+		slices.SortFunc(p.members, older)
 		ps = append(ps, p)
 	}
 	return ps
+}
+
+// join adds to a pool who a target is.
+func (b *builder) join(p *pool, d config.Destination) {
+	found := b.named(d.Name)
+	for _, c := range b.usable(found) {
+		if p.ports[c.id] == nil {
+			p.members = append(p.members, c)
+		}
+		p.ports[c.id] = append(p.ports[c.id], d.Port)
+	}
+	if len(found) == 0 && discovery.IsExternal(d.Name) {
+		port := cmp.Or(d.Port, 80)
+		addr := net.JoinHostPort(d.Name, strconv.Itoa(int(port)))
+		name := d.Name
+		if slices.ContainsFunc(p.fixed, func(e discovery.Endpoint) bool { return e.Name == name }) {
+			name = addr
+		}
+		p.fixed = append(p.fixed, discovery.Endpoint{
+			Key: discovery.Key{ID: d.Name, Run: 1, Port: port}, Name: name, Server: discovery.Server{Weight: 1}, Check: b.settings.Health, Addr: addr,
+		})
+	} else if len(found) == 0 {
+		b.skip(slog.LevelWarn, "", d.Name, b.nobody())
+	}
 }
 
 // nobody says that a name in LONGSHORE_UPSTREAM is no container's, or not yet.
@@ -176,8 +210,27 @@ func (b *builder) byLabel(l config.Selector) []pool {
 	return []pool{{name: name, routes: []discovery.Route{{Path: "/"}}, members: b.usable(found)}}
 }
 
+// noteIdle notes labels that do nothing since the user has said in another way who is proxied, and for which
+// requests.
+func (b *builder) noteIdle(pools []pool, by string) {
+	used := make(map[string]bool)
+	for _, p := range pools {
+		for _, c := range p.members {
+			used[c.id] = true
+		}
+	}
+	for _, c := range b.candidates(func(c *container) bool { return c.said.Any && c.wrong == nil && b.inScope(c) }) {
+		switch {
+		case !used[c.id]:
+			b.note(slog.LevelWarn, c.name, "its longshore labels have no effect: "+by+" does not choose it")
+		case len(c.said.Routing) > 0:
+			b.note(slog.LevelWarn, c.name, "no effect beside "+by+": "+strings.Join(c.said.Routing, ", "))
+		}
+	}
+}
+
 // byThemselves makes the services that containers ask for by their labels: one of the replicas of a compose
-// service, and one more for each name in their labels.
+// service, or of those that say to be of one, and one more for each name in their labels.
 func (b *builder) byThemselves() (ps []pool) {
 	type key struct{ project, service, name string }
 	members := make(map[key][]*container)
@@ -200,6 +253,7 @@ func (b *builder) byThemselves() (ps []pool) {
 			if k.service == "" {
 				k = key{service: c.name}
 			}
+			k.service = cmp.Or(string(c.said.Service), k.service)
 			if projects[k.service] == nil {
 				projects[k.service] = make(map[string]bool)
 			}
@@ -263,7 +317,7 @@ func (b *builder) strangers(byAge []discovery.Service) {
 				first[r.Host] = s
 			}
 			if ok && o.Name != s.Name && (o.Project == "" || o.Project != s.Project) && !wanted[r.Match()] {
-				b.notes = append(b.notes, note{slog.LevelWarn, s.Name, fmt.Sprintf("route %s is of a host that another project's service %q answers to", r, o.Name)})
+				b.note(slog.LevelWarn, s.Name, fmt.Sprintf("route %s is of a host that another project's service %q answers to", r, o.Name))
 			}
 		}
 		for _, r := range s.Routes {
@@ -283,7 +337,7 @@ func (b *builder) skipForeign(c *container) {
 // warn passes on what is odd about a container's labels.
 func (b *builder) warn(c *container) {
 	for _, warning := range c.warned {
-		b.notes = append(b.notes, note{slog.LevelWarn, c.name, warning})
+		b.note(slog.LevelWarn, c.name, warning)
 	}
 }
 
@@ -331,14 +385,22 @@ func (b *builder) service(p pool) discovery.Service {
 			continue
 		}
 		said := p.part(c)
-		e, why := b.endpoint(c, said.labels, p.port)
-		if why != "" {
-			b.skip(slog.LevelWarn, c.id, c.name, why)
-			continue
+		ports := p.ports[c.id]
+		if said.labels.Port != 0 || ports == nil {
+			ports = []uint16{0}
 		}
-		e.Name = c.title(len(projects) > 1)
-		s.Endpoints = append(s.Endpoints, e)
-		s.Internal = s.Internal || said.internal // one that must not be seen from outside is enough
+		for i, port := range ports {
+			e, why := b.endpoint(c, said.labels, port)
+			if why != "" {
+				b.skip(slog.LevelWarn, c.id, c.name, why)
+				continue
+			}
+			if e.Name = c.title(len(projects) > 1); i > 0 {
+				e.Name += fmt.Sprintf(":%d", port)
+			}
+			s.Endpoints = append(s.Endpoints, e)
+			s.Internal = s.Internal || said.internal // one that must not be seen from outside is enough
+		}
 	}
 	slices.SortFunc(s.Endpoints, func(a, b discovery.Endpoint) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Key.ID, b.Key.ID))
@@ -364,7 +426,7 @@ func (b *builder) service(p pool) discovery.Service {
 	}
 	if p.virtual && len(projects) > 1 {
 		names := strings.Join(slices.Sorted(maps.Keys(projects)), ", ")
-		b.notes = append(b.notes, note{slog.LevelWarn, s.Name, "containers of several projects share this virtual host: " + strings.TrimPrefix(names, ", ")})
+		b.note(slog.LevelWarn, s.Name, "containers of several projects share this virtual host: "+strings.TrimPrefix(names, ", "))
 	}
 	slices.SortFunc(s.Routes, func(a, b discovery.Route) int {
 		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path))

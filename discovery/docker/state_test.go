@@ -2,7 +2,9 @@ package docker
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,6 +93,29 @@ web / /a
   web-1 172.18.0.4:1 #1
 web:2 /b
   web-1 172.18.0.4:2 #1`},
+		{"several services in one", look{upstream: "web:1|api:2, /a=api:2|web:1, /b=web:1, /c=api:2"}, func(m *model) {
+			m.service("web-1")
+			m.service("api-1", "longshore.weight=2")
+			m.service("web-2", "longshore.port=9")
+		}, `
+api /c
+  api-1 172.18.0.5:2 #1 weight 2
+web /b
+  web-1 172.18.0.4:1 #1
+  web-2 172.18.0.6:9 #1
+web|api / /a
+  api-1 172.18.0.5:2 #1 weight 2
+  web-1 172.18.0.4:1 #1
+  web-2 172.18.0.6:9 #1`},
+		{"the same route twice", look{upstream: "web:1, api, web:2, x.example.com, x.example.com:81"}, func(m *model) {
+			m.service("web-1")
+		}, `
+web|api|web|x.example.com|x.example.com /
+  web-1 172.18.0.4:1 #1
+  web-1:2 172.18.0.4:2 #1
+  x.example.com x.example.com:80 #1
+  x.example.com:81 x.example.com:81 #1
+skip api: no compose service, container or network alias has this name in project "demo"`},
 		{"other project", look{upstream: "web"}, func(m *model) {
 			m.service("web-1")
 			m.create("other-web-1", other...).on("demo_default")
@@ -173,6 +198,30 @@ new /x
   new-1 172.18.0.5:80 #1
 old /x
   old-1 172.18.0.4:80 #1`},
+		{"services that say to be one", look{project: "*"}, func(m *model) {
+			m.service("blue-1", "longshore.service=shop", "longshore.host=shop.example.com")
+			m.service("green-1", "longshore.service=shop", "longshore.host=shop.example.com")
+			m.service("shop-1", "longshore.host=shop.example.com")
+			m.create("other-web-1", append([]string{"longshore.service=shop", "longshore.path=/b"}, other...)...).on("demo_default")
+			m.create("web", "longshore.service=shop", "longshore.path=/c").on("demo_default")
+		}, `
+container/shop /c
+  web 172.18.0.8:80 #1
+other/shop /b
+  web-1 172.18.0.7:80 #1
+shop shop.example.com/
+  blue-1 172.18.0.4:80 #1
+  green-1 172.18.0.5:80 #1
+  shop-1 172.18.0.6:80 #1`},
+		{"empty labels", look{}, func(m *model) {
+			m.service("web-1", "longshore.host=")
+			m.service("api-1", "longshore.port=80", "longshore.path=")
+			m.service("ok-1", "longshore.port=80", "longshore.weight=")
+		}, `
+ok /
+  ok-1 172.18.0.6:80 #1
+skip demo-api-1: label longshore.path="": it is empty: perhaps a variable in the compose file is not set
+skip demo-web-1: label longshore.host="": it is empty: perhaps a variable in the compose file is not set`},
 		{"the same service in projects", look{project: "*"}, func(m *model) {
 			m.service("web-1", "longshore.path=/a")
 			m.create("other-web-1", append([]string{"longshore.path=/b"}, other...)...).on("demo_default")
@@ -403,5 +452,72 @@ func TestGateways(t *testing.T) {
 	d.play("disconnect demo-proxy-1 demo_default")
 	if st, _ := d.w.state(); len(st.Gateways) > 0 {
 		t.Errorf("after the network was lost: %v", st.Gateways)
+	}
+}
+
+// TestIdleLabels: labels that do nothing are named.
+func TestIdleLabels(t *testing.T) {
+	for _, c := range []struct {
+		look look
+		want []string
+	}{
+		{look{upstream: "web:80"}, []string{
+			"demo-web-1: no effect beside LONGSHORE_UPSTREAM: longshore.admin.port, longshore.host, longshore.path, longshore.service, longshore.strip",
+			"demo-api-1: its longshore labels have no effect: LONGSHORE_UPSTREAM does not choose it",
+		}},
+		{look{label: "x"}, []string{
+			"demo-web-1: its longshore labels have no effect: LONGSHORE_LABEL does not choose it",
+			"demo-api-1: no effect beside LONGSHORE_LABEL: longshore.host",
+		}},
+		{look{}, nil},
+	} {
+		m := newModel()
+		m.service("proxy-1")
+		m.service("web-1", "longshore.host=a", "longshore.path=/x", "longshore.strip=true", "longshore.weight=2", "longshore.service=x", "longshore.admin.port=1")
+		m.service("web-2", "longshore.weight=2", "longshore.port=80")
+		m.service("api-1", "longshore.host=b", "x=")
+		m.service("db-1")
+		m.service("off-1", "longshore.enable=false", "longshore.host=c")
+		m.start()
+		_, notes := drive(t, m, world{view: c.look.view(t)}).w.state()
+		var got []string
+		for _, n := range notes {
+			if n.level == slog.LevelWarn {
+				got = append(got, n.container+": "+n.text)
+			}
+		}
+		if c.look.label != "" { // web-2 too has labels, and is not chosen
+			got = slices.DeleteFunc(got, func(s string) bool { return strings.HasPrefix(s, "demo-web-2") })
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v:\ngot  %q\nwant %q", c.look, got, c.want)
+		}
+	}
+}
+
+// TestLongLabels: what containers say is not repeated at any length.
+func TestLongLabels(t *testing.T) {
+	long := strings.Repeat("x", 600_000)
+	m := newModel()
+	m.service("proxy-1")
+	for i, l := range []string{"longshore.host=", "longshore.path=", "longshore.network=", "longshore.port=", "longshore.", "longshore.service=", "longshore.balancer=", "longshore.sticky="} {
+		m.service(fmt.Sprint("web-", i+1), "longshore.health.path=/", l+long)
+	}
+	m.service("virtual-1").env = []string{"VIRTUAL_HOST=a", "VIRTUAL_PORT=" + long}
+	m.service("virtual-2").env = []string{"VIRTUAL_HOST=" + long}
+	m.service("virtual-3", balanceLabel+"="+long).env = []string{"VIRTUAL_HOST=a", "VIRTUAL_PORT=80"}
+	m.create("named", projectLabel+"="+long, serviceLabel+"="+long, numberLabel+"="+long, "longshore.port=80").on("demo_default")
+	m.start()
+	st, notes := drive(t, m, world{view: look{project: "*"}.view(t)}).w.state()
+	if len(st.Skipped) < 8 {
+		t.Errorf("only %d containers are skipped", len(st.Skipped))
+	}
+	if n := len(describe(st)); n > 20_000 {
+		t.Errorf("the state takes %d bytes", n)
+	}
+	for _, n := range notes {
+		if len(n.text)+len(n.container) > 1000 {
+			t.Errorf("%.50s…: a note of %d bytes", n.text, len(n.text))
+		}
 	}
 }

@@ -93,7 +93,7 @@ func (b *builder) byVirtualHost() (ps []pool) {
 			continue
 		}
 		if _, err := c.balance(); err != nil {
-			b.notes = append(b.notes, note{slog.LevelWarn, c.name, fmt.Sprintf("label %s=%q, ignored: %v", balanceLabel, c.labels[balanceLabel], err)})
+			b.note(slog.LevelWarn, c.name, fmt.Sprintf("label %s=%q, ignored: %v", balanceLabel, c.labels[balanceLabel], err))
 		}
 		for _, s := range c.virtual.Sites {
 			match := s.Route.Match()

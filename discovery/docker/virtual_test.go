@@ -96,7 +96,7 @@ x/app1 x/app1/->/
 		}, `
 skip a: VIRTUAL_PROTO="https": not built yet: want http
 skip b: no network shared with the proxy: it is on elsewhere; the proxy is on demo_default, shared
-skip c: VIRTUAL_HOST="~(": regular expression "~(": missing closing ): "(" (RE2: no lookaround, no backreferences)`},
+skip c: VIRTUAL_HOST="~(": regular expression: missing closing ): "(" (RE2: no lookaround, no backreferences)`},
 		{"labels count more", look{}, func(m *model) {
 			m.service("web-1", "longshore.host=label.example.com").env = []string{"VIRTUAL_HOST=a"}
 			m.service("api-1", "longshore.port=8080", "longshore.weight=3").env = []string{"VIRTUAL_HOST=b", "VIRTUAL_PORT=1"}

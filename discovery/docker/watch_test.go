@@ -643,3 +643,35 @@ func TestLogsOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestLonely: where nothing was configured and no container chooses itself, that is said once, with what to set.
+func TestLonely(t *testing.T) {
+	const line = `level=WARN msg="nothing is proxied, since no container is chosen: set LONGSHORE_UPSTREAM`
+	for _, c := range []struct {
+		upstream string
+		labels   []string
+		want     int
+	}{
+		{"", nil, 1},
+		{"", []string{"longshore.port=80"}, 0},
+		{"web", nil, 0},
+	} {
+		m := newModel()
+		m.service("proxy-1")
+		m.service("db-1", c.labels...)
+		m.start()
+		d := startDaemon(t, m)
+		s := d.source("x")
+		if s.Upstream = nil; c.upstream != "" {
+			s = d.source(c.upstream)
+		}
+		s.pace.lonely, s.pace.relist = 10*time.Millisecond, 20*time.Millisecond
+		w := watch(t, s)
+		w.until("")
+		for n := len(d.asked("/containers/json")); len(d.asked("/containers/json")) < n+5; time.Sleep(time.Millisecond) {
+		}
+		if got := strings.Count(w.log.String(), line); got != c.want {
+			t.Errorf("UPSTREAM=%q, labels %q: said %d times, want %d\n%s", c.upstream, c.labels, got, c.want, w.log)
+		}
+	}
+}

@@ -84,6 +84,7 @@ func TestDependencies(t *testing.T) {
 		"github.com/prometheus/": {"internal/metrics"},
 		"github.com/caarlos0/":   {"internal/config"},
 		"go.yaml.in/":            {"internal/config"},
+		"golang.org/x/net/idna":  {"internal/config"},
 		"golang.org/x/sync":      {"cmd/longshore", "discovery/docker", "bench"},
 
 		"google.golang.org/protobuf/encoding/protowire": {"health"},

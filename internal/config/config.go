@@ -41,7 +41,7 @@ type Config struct {
 	Listen string `env:"LISTEN" envDefault:":80" allowed:"host:port or :port" help:"where requests come in"`
 	Admin  string `env:"ADMIN" envDefault:":9180" allowed:"host:port, :port or empty" help:"health, metrics, state; empty: off"`
 
-	Upstream Upstream `env:"UPSTREAM" help:"what proxy_pass was: flaskapp:5090 or http://flaskapp:5090/; or routes: web:5090, /api=api:8000, shop.example.com/cart=cart:80, /v1=http://api:8000/ (which strips /v1), ~^/v\\d+/=api:8000. Names are compose services, else container names, network aliases, external hosts"`
+	Upstream Upstream `env:"UPSTREAM" help:"what proxy_pass was: flaskapp:5090 or http://flaskapp:5090/; or routes: web:5090, /api=api:8000, shop.example.com/cart=cart:80, /v1=http://api:8000/ (which strips /v1), ~^/v\\d+/=api:8000. web1:5090|web2:5090, or the same route twice, is one pool. Newlines separate as commas do. Names are compose services, else container names, network aliases, external hosts"`
 	Label    Selector `env:"LABEL" help:"pool all containers with this label as one service: com.ameyalokare.type=web (key or key=value)"`
 	Backends Backends `env:"BACKENDS" help:"a fixed list, no Docker: 127.0.0.1:9001 weight=2, 127.0.0.1:9002 backup (parameters of nginx's server: weight, max_conns, max_fails, fail_timeout, slow_start, backup, down, drain, route)"`
 
@@ -57,7 +57,7 @@ type Config struct {
 	MaxHeader      discovery.Size `env:"MAX_HEADER" envDefault:"32k" allowed:"a size from 1k to 16m, such as 32k" help:"largest request header, then 431"`
 	MaxClients     int            `env:"MAX_CLIENTS" envDefault:"0" min:"0" help:"connections of clients at once; beyond that, those are closed that have been idle for longest; 0, and at most: half of the files that the process may open (ulimit -n)"`
 	MaxClientsAddr int            `env:"MAX_CLIENTS_PER_ADDRESS" envDefault:"0" min:"0" help:"of these from one address (IPv6: one /64) that is no trusted proxy's; beyond that, its longest idle one is closed, or the new one is answered 503; 0: no limit"`
-	StickySecret   string         `env:"STICKY_SECRET" help:"signs the cookies of sticky sessions, so that they hold over a restart of the proxy and for several proxies; default: drawn at each start"`
+	StickySecret   string         `env:"STICKY_SECRET" help:"signs the cookies of sticky sessions, so that they hold over a restart of the proxy and for several proxies; at least 16 characters; default: drawn at each start"`
 	TrustedProxies Prefixes       `env:"TRUSTED_PROXIES" help:"peers whose X-Forwarded-* are believed and appended to: CIDRs, addresses, private"`
 
 	AccessLog       AccessLog     `env:"ACCESS_LOG" envDefault:"combined" help:"to stdout, buffered"`
@@ -85,20 +85,28 @@ func Load(environ []string) (c Config, warnings []string, err error) {
 	}
 	err = errors.Join(err, c.check(vars))
 
+	for _, key := range []string{"UPSTREAM", "LABEL", "BACKENDS", "PROJECT"} {
+		if v, ok := vars[Prefix+key]; ok && v == "" {
+			warnings = append(warnings, fmt.Sprintf("%s%s is empty, which is as if it were not set; perhaps a variable in the compose file is not set", Prefix, key))
+		}
+	}
 	known := names(fields(reflect.TypeFor[Config](), Prefix), Prefix)
 	for _, k := range slices.Sorted(maps.Keys(vars)) {
 		if strings.HasPrefix(k, Prefix) && !slices.Contains(known, k) {
-			warnings = append(warnings, fmt.Sprintf("unknown variable %s, ignored; the nearest known one is %s", k, nearest(k, known)))
+			warnings = append(warnings, Clip(fmt.Sprintf("unknown variable %s, ignored%s", k, nearest(k, Prefix, known))))
 		}
 	}
 	return c, warnings, err
 }
 
+// leastSecret is how long a secret must be: one that can be guessed lets anybody choose the backend.
+const leastSecret = 16
+
 // check finds what is wrong between variables, and what a type alone cannot tell.
 func (c *Config) check(vars map[string]string) error {
 	var errs []error
 	bad := func(key, want string) {
-		errs = append(errs, fmt.Errorf("%s%s=%q: want %s", Prefix, key, vars[Prefix+key], want))
+		errs = append(errs, fmt.Errorf("%s%s=%s: want %s", Prefix, key, Quote(vars[Prefix+key]), want))
 	}
 	if !isListenAddr(c.Listen) {
 		bad("LISTEN", "host:port or :port")
@@ -106,13 +114,16 @@ func (c *Config) check(vars map[string]string) error {
 	if c.Admin != "" && !isListenAddr(c.Admin) {
 		bad("ADMIN", "host:port, :port or empty")
 	}
+	if s := c.StickySecret; s != "" && len(s) < leastSecret {
+		errs = append(errs, fmt.Errorf("%sSTICKY_SECRET has %d characters: want at least %d, such as openssl rand -hex 16 gives", Prefix, len(s), leastSecret))
+	}
 	if c.MaxHeader < 1<<10 || c.MaxHeader > 16<<20 {
 		bad("MAX_HEADER", "a size from 1k to 16m, such as 32k")
 	}
 	var given []string
 	for _, key := range []string{"UPSTREAM", "LABEL", "BACKENDS"} {
 		if vars[Prefix+key] != "" {
-			given = append(given, fmt.Sprintf("%s%s=%q", Prefix, key, vars[Prefix+key]))
+			given = append(given, fmt.Sprintf("%s%s=%s", Prefix, key, Quote(vars[Prefix+key])))
 		}
 	}
 	if len(given) > 1 {
@@ -151,7 +162,7 @@ func overlay[T any](dst *T, prefix string, vars map[string]string) error {
 	fail := func(key string, why string) {
 		if !failed[key] {
 			failed[key] = true
-			errs = append(errs, fmt.Errorf("%s=%q: %s", cmp.Or(spelling[key], key), vars[key], why))
+			errs = append(errs, errors.New(cmp.Or(spelling[key], key)+"="+Quote(vars[key])+": "+Clip(without(why, vars[key]))))
 		}
 	}
 	var all env.AggregateError
@@ -192,7 +203,7 @@ func unalias(known map[string]field, prefix string, vars map[string]string) (own
 			if prefix == "" {
 				other = labelName(alias)
 			}
-			errs = append(errs, fmt.Errorf("%s=%q: %s, which is the same setting, says %q: want one of them", key, both, other, v))
+			errs = append(errs, fmt.Errorf("%s=%s: %s, which is the same setting, says %s: want one of them", key, Quote(both), other, Quote(v)))
 		case both == "":
 			own[key], spelling[key] = v, alias
 		}
@@ -354,10 +365,10 @@ func oneOf[T ~string](dst *T, b []byte, allowed ...string) error {
 	return nil
 }
 
-// splitList yields the trimmed, non-empty parts of a comma list.
+// splitList yields the trimmed, non-empty parts of a list that commas or newlines separate.
 func splitList(s string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
-		for part := range strings.SplitSeq(s, ",") {
+		for part := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == ',' || r == '\n' }) {
 			if part = strings.TrimSpace(part); part != "" && !yield(part) {
 				return
 			}

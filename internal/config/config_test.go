@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -89,48 +90,53 @@ func TestWrong(t *testing.T) {
 	for kv, want := range map[string]string{
 		"LISTEN=80":               `LONGSHORE_LISTEN="80": want host:port or :port`,
 		"ADMIN=x y:1":             `LONGSHORE_ADMIN="x y:1": want host:port, :port or empty`,
-		"UPSTREAM=web:http":       `LONGSHORE_UPSTREAM="web:http": "web:http": port "http": want a number from 1 to 65535`,
-		"UPSTREAM=https://web":    `LONGSHORE_UPSTREAM="https://web": "https://web": scheme "https" is not built yet: want http`,
+		"UPSTREAM=web:http":       `LONGSHORE_UPSTREAM="web:http": port "http": want a number from 1 to 65535`,
+		"UPSTREAM=https://web":    `LONGSHORE_UPSTREAM="https://web": scheme "https" is not built yet: want http`,
 		"UPSTREAM=api=a:1,api=":   `LONGSHORE_UPSTREAM="api=a:1,api=": "api=": target "": want name:port`,
-		"UPSTREAM=a:1,/=b:1":      `LONGSHORE_UPSTREAM="a:1,/=b:1": "/=b:1": the route / is there twice`,
-		"UPSTREAM=/a=http://b/?c": `LONGSHORE_UPSTREAM="/a=http://b/?c": "/a=http://b/?c": path "/?c": want the path of a URL, such as / or /v2, without a query`,
+		"UPSTREAM=/a=http://b/?c": `LONGSHORE_UPSTREAM="/a=http://b/?c": path "/?c": want the path of a URL, such as / or /v2, without a query`,
 		"UPSTREAM=a:1,~(=b:1":     `LONGSHORE_UPSTREAM="a:1,~(=b:1": "~(=b:1": regular expression "~(": missing closing ): "(" (RE2: no lookaround, no backreferences)`,
-		"UPSTREAM=~^a(?=b) /=b:1": `LONGSHORE_UPSTREAM="~^a(?=b) /=b:1": "~^a(?=b) /=b:1": regular expression "~^a(?=b)": invalid or unsupported Perl syntax: "(?=" (RE2: no lookaround, no backreferences)`,
-		"UPSTREAM=~a=b:1,~ a=c:1": `LONGSHORE_UPSTREAM="~a=b:1,~ a=c:1": "~ a=c:1": the route ~a is there twice`,
-		"UPSTREAM=/a=b:1,/a/=c:1": `LONGSHORE_UPSTREAM="/a=b:1,/a/=c:1": "/a/=c:1": the route /a/ is there twice`,
-		"UPSTREAM=a b c=d:1":      `LONGSHORE_UPSTREAM="a b c=d:1": "a b c=d:1": route "a b c": want a host and a path; \s is a space in a regular expression`,
-		"UPSTREAM=a b=d:1":        `LONGSHORE_UPSTREAM="a b=d:1": "a b=d:1": path "b": want a path prefix that begins with /, an exact path behind =, or a regular expression behind ~, without a query`,
-		"BACKENDS=a:1/x":          `LONGSHORE_BACKENDS="a:1/x": "a:1/x": address "a:1/x": want host:port without a path`,
-		"UPSTREAM=a..b=c:1":       `LONGSHORE_UPSTREAM="a..b=c:1": "a..b=c:1": host "a..b": want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port`,
+		"UPSTREAM=~^a(?=b) /=b:1": `LONGSHORE_UPSTREAM="~^a(?=b) /=b:1": regular expression "~^a(?=b)": invalid or unsupported Perl syntax: "(?=" (RE2: no lookaround, no backreferences)`,
+		"UPSTREAM=a:1,/=a:1":      `LONGSHORE_UPSTREAM="a:1,/=a:1": "/=a:1": route / leads to "a:1" twice`,
+		"UPSTREAM=a:1|a:1":        `LONGSHORE_UPSTREAM="a:1|a:1": route / leads to "a:1" twice`,
+		"UPSTREAM=a:1|":           `LONGSHORE_UPSTREAM="a:1|": target "": want name:port`,
+		"UPSTREAM=/a=b,/a=c/d":    `LONGSHORE_UPSTREAM="/a=b,/a=c/d": "/a=c/d": route /a is there before, as /a: want it written the same, with the same path behind each target`,
+		"UPSTREAM=/a=b/|c":        `LONGSHORE_UPSTREAM="/a=b/|c": route /a is there before, as /a: want it written the same, with the same path behind each target`,
+		"UPSTREAM=/a=b:1,/a/=c:1": `LONGSHORE_UPSTREAM="/a=b:1,/a/=c:1": "/a/=c:1": route /a/ is there before, as /a: want it written the same, with the same path behind each target`,
+		"UPSTREAM= , ":            `LONGSHORE_UPSTREAM=" , ": want name:port, such as flaskapp:5090`,
+		"STICKY_SECRET=hunter2":   `LONGSHORE_STICKY_SECRET has 7 characters: want at least 16, such as openssl rand -hex 16 gives`,
+		"UPSTREAM=a b c=d:1":      `LONGSHORE_UPSTREAM="a b c=d:1": route "a b c": want a host and a path; \s is a space in a regular expression`,
+		"UPSTREAM=a b=d:1":        `LONGSHORE_UPSTREAM="a b=d:1": path "b": want a path prefix that begins with /, an exact path behind =, or a regular expression behind ~, without a query`,
+		"BACKENDS=a:1/x":          `LONGSHORE_BACKENDS="a:1/x": address: want host:port without a path`,
+		"UPSTREAM=a..b=c:1":       `LONGSHORE_UPSTREAM="a..b=c:1": host "a..b": want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port`,
 		"LABEL=a b":               `LONGSHORE_LABEL="a b": want one label, key or key=value`,
-		"BACKENDS=a:1 weight=x":   `LONGSHORE_BACKENDS="a:1 weight=x": "a:1 weight=x": weight="x": want a whole number from 1 to 65535`,
-		"BACKENDS=a:1 max_conns=": `LONGSHORE_BACKENDS="a:1 max_conns=": "a:1 max_conns=": want max_conns=VALUE`,
-		"BACKENDS=a:1 wait=2":     `LONGSHORE_BACKENDS="a:1 wait=2": "a:1 wait=2": unknown parameter "wait"; allowed are weight, max_conns, max_fails, fail_timeout, slow_start, backup, down, drain, route`,
-		"BACKENDS=a:1 resolve":    `LONGSHORE_BACKENDS="a:1 resolve": "a:1 resolve": resolve is not built: use LONGSHORE_UPSTREAM, which follows containers by name`,
-		"BACKENDS=a:1 backup=1":   `LONGSHORE_BACKENDS="a:1 backup=1": "a:1 backup=1": want backup without a value`,
-		"BACKENDS=a max_fails=-1": `LONGSHORE_BACKENDS="a max_fails=-1": "a max_fails=-1": max_fails="-1": want a whole number, at least 0`,
+		"BACKENDS=a:1 weight=x":   `LONGSHORE_BACKENDS="a:1 weight=x": weight="x": want a whole number from 1 to 65535`,
+		"BACKENDS=a:1 max_conns=": `LONGSHORE_BACKENDS="a:1 max_conns=": want max_conns=VALUE`,
+		"BACKENDS=a:1 wait=2":     `LONGSHORE_BACKENDS="a:1 wait=2": unknown parameter "wait"; allowed are weight, max_conns, max_fails, fail_timeout, slow_start, backup, down, drain, route`,
+		"BACKENDS=a:1 resolve":    `LONGSHORE_BACKENDS="a:1 resolve": resolve is not built: use LONGSHORE_UPSTREAM, which follows containers by name`,
+		"BACKENDS=a:1 backup=1":   `LONGSHORE_BACKENDS="a:1 backup=1": want backup without a value`,
+		"BACKENDS=a max_fails=-1": `LONGSHORE_BACKENDS="a max_fails=-1": max_fails="-1": want a whole number, at least 0`,
 		"BACKENDS=a:1,a:1":        `LONGSHORE_BACKENDS="a:1,a:1": "a:1": the address is there twice`,
 		"HEALTH_PATH=up":          `LONGSHORE_HEALTH_PATH="up": want a path that begins with /`,
 		"HEALTH_PATH=/a%zz":       `LONGSHORE_HEALTH_PATH="/a%zz": want a path that begins with /`,
 		"HEALTH_INTERVAL=0s":      `LONGSHORE_HEALTH_INTERVAL="0s": want a duration of at least 10ms, such as 500ms or 10s`,
 		"HEALTH_TIMEOUT=soon":     `LONGSHORE_HEALTH_TIMEOUT="soon": want a duration of at least 1ms, such as 500ms or 10s`,
 		"HEALTH_RISE=0":           `LONGSHORE_HEALTH_RISE="0": want a whole number, at least 1`,
-		"HEALTH_STATUS=2xx":       `LONGSHORE_HEALTH_STATUS="2xx": "2xx": want status codes such as 200-399 or 200,204`,
+		"HEALTH_STATUS=2xx":       `LONGSHORE_HEALTH_STATUS="2xx": want status codes such as 200-399 or 200,204`,
 		"HEALTH_TYPE=udp":         `LONGSHORE_HEALTH_TYPE="udp": want http, tcp or grpc`,
 		"HEALTH_PORT=0":           `LONGSHORE_HEALTH_PORT="0": want a port from 1 to 65535`,
 		"HEALTH_HOST=a b":         `LONGSHORE_HEALTH_HOST="a b": want a host, perhaps with a port`,
 		"HEALTH_HOST=a/b":         `LONGSHORE_HEALTH_HOST="a/b": want a host, perhaps with a port`,
 		"HEALTH_JITTER=-1s":       `LONGSHORE_HEALTH_JITTER="-1s": want a duration of at least 0s, such as 500ms or 10s`,
-		"HEALTH_MATCH=body is ok": `LONGSHORE_HEALTH_MATCH="body is ok": "body is ok": want body ~ or body !~ and a regular expression, in quotes if it has spaces`,
+		"HEALTH_MATCH=body is ok": `LONGSHORE_HEALTH_MATCH="body is ok": want body ~ or body !~ and a regular expression, in quotes if it has spaces`,
 		"HEALTH_MANDATORY=yes":    `LONGSHORE_HEALTH_MANDATORY="yes": want true or false`,
 		"HEALTH_GRPC_STATUS=17":   `LONGSHORE_HEALTH_GRPC_STATUS="17": want a whole number from 0 to 16`,
 		"HEALTH_FAILS=0":          `LONGSHORE_HEALTH_FAILS="0": want a whole number, at least 1`,
 		"HEALTH_PASSES=x":         `LONGSHORE_HEALTH_PASSES="x": want a whole number, at least 1`,
 		"HEALTH_URI=up":           `LONGSHORE_HEALTH_URI="up": want a path that begins with /`,
 		"MAX_FAILS=-1":            `LONGSHORE_MAX_FAILS="-1": want a whole number, at least 0`,
-		"MAX_BODY=big":            `LONGSHORE_MAX_BODY="big": "big": want a size such as 32k, 10m or off`,
+		"MAX_BODY=big":            `LONGSHORE_MAX_BODY="big": want a size such as 32k, 10m or off`,
 		"MAX_HEADER=1":            `LONGSHORE_MAX_HEADER="1": want a size from 1k to 16m, such as 32k`,
-		"TRUSTED_PROXIES=home":    `LONGSHORE_TRUSTED_PROXIES="home": "home": want CIDRs, addresses or the word private`,
+		"TRUSTED_PROXIES=home":    `LONGSHORE_TRUSTED_PROXIES="home": want CIDRs, addresses or the word private`,
 		"ACCESS_LOG=nginx":        `LONGSHORE_ACCESS_LOG="nginx": want combined, json, off`,
 		"LOG_LEVEL=loud":          `LONGSHORE_LOG_LEVEL="loud": want debug, info, warn or error`,
 		"LOG_FORMAT=xml":          `LONGSHORE_LOG_FORMAT="xml": want text, json`,
@@ -182,10 +188,68 @@ label longshore.health.rise="2": longshore.health.passes, which is the same sett
 }
 
 func TestUnknownVariable(t *testing.T) {
-	_, warnings, err := Load([]string{"LONGSHORE_HEALTH_PAHT=/up", "PATH=/bin"})
-	want := []string{"unknown variable LONGSHORE_HEALTH_PAHT, ignored; the nearest known one is LONGSHORE_HEALTH_PATH"}
+	_, warnings, err := Load([]string{"LONGSHORE_HEALTH_PAHT=/up", "PATH=/bin", "LONGSHORE_TLS_CERT=x", "LONGSHORE_UPSTREAMS=x", "LONGSHORE_X=1"})
+	want := []string{
+		"unknown variable LONGSHORE_HEALTH_PAHT, ignored; the nearest known one is LONGSHORE_HEALTH_PATH",
+		"unknown variable LONGSHORE_TLS_CERT, ignored",
+		"unknown variable LONGSHORE_UPSTREAMS, ignored; the nearest known one is LONGSHORE_UPSTREAM",
+		"unknown variable LONGSHORE_X, ignored",
+	}
 	if err != nil || !slices.Equal(warnings, want) {
 		t.Errorf("got %q, %v; want %q", warnings, err, want)
+	}
+}
+
+// TestEmpty: what is empty means what it would mean if it were not there, with a warning. A label that says where
+// requests come from or go to must not: without a host it would be every host.
+func TestEmpty(t *testing.T) {
+	c, warnings, err := Load([]string{"LONGSHORE_UPSTREAM=", "LONGSHORE_LABEL=", "LONGSHORE_BACKENDS=", "LONGSHORE_PROJECT=", "LONGSHORE_LOG_LEVEL="})
+	var want []string
+	for _, key := range []string{"UPSTREAM", "LABEL", "BACKENDS", "PROJECT"} {
+		want = append(want, "LONGSHORE_"+key+" is empty, which is as if it were not set; perhaps a variable in the compose file is not set")
+	}
+	if err != nil || !slices.Equal(warnings, want) || len(c.Upstream) > 0 {
+		t.Errorf("got %q, %v; want %q", warnings, err, want)
+	}
+	for label, want := range map[string]string{
+		"host": "error", "path": "error", "port": "error", "enable": "error", "network": "error", "strip": "error", "rewrite": "error", "service": "error",
+		"web.port": "error", "web.host": "error", "weight": "warning", "health.path": "warning", "balancer": "warning", "web.sticky": "warning",
+	} {
+		labels := map[string]string{"longshore.port": "1", "longshore.web.port": "2"}
+		name := "longshore." + label
+		labels[name] = ""
+		l, warnings, err := ParseLabels(labels, Defaults())
+		got := fmt.Sprintf("%v%v", err, warnings)
+		switch want {
+		case "error":
+			want = "label " + name + `="": it is empty: perhaps a variable in the compose file is not set[]`
+		case "warning":
+			want = "<nil>[label " + name + " is empty, and ignored: perhaps a variable in the compose file is not set]"
+		}
+		if got != want || !l.Any {
+			t.Errorf("%s: got %s\nwant %s", name, got, want)
+		}
+	}
+	for _, blank := range []string{" ", ",", "\n"} {
+		if _, _, err := ParseLabels(map[string]string{"longshore.host": blank}, Defaults()); err == nil {
+			t.Errorf("longshore.host=%q means every host", blank)
+		}
+	}
+}
+
+// TestCase: labels are lower case. One that is not is named, since it does nothing.
+func TestCase(t *testing.T) {
+	l, warnings, err := ParseLabels(map[string]string{
+		"longshore.port": "80", "longshore.Host": "a.example.com", "Longshore.path": "/x", "LONGSHORE.ENABLE": "false", "com.example.Host": "b", "longshore.web.Port": "1",
+	}, Defaults())
+	want := []string{
+		"label LONGSHORE.ENABLE is not read: labels are lower case, as longshore.enable is",
+		"label Longshore.path is not read: labels are lower case, as longshore.path is",
+		"label longshore.Host is not read: labels are lower case, as longshore.host is",
+		"unknown label longshore.web.Port, ignored",
+	}
+	if err != nil || !slices.Equal(warnings, want) || len(l.Host) > 0 || l.Enable != Unset {
+		t.Errorf("got %q, %v\nwant %q", warnings, err, want)
 	}
 }
 

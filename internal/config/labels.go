@@ -26,8 +26,11 @@ type Labels struct {
 	Server   discovery.Server
 	Settings discovery.Settings
 
-	Any   bool              `env:"-"` // there is at least one known longshore.* label, and not enable=false
-	Named map[string]Labels `env:"-"` // of longshore.NAME.port and its like; without Named
+	Service Name `env:"SERVICE" allowed:"a name of letters, digits, dots, dashes and underscores" help:"containers of a project with the same name here are one service, also where they are of several compose services"`
+
+	Routing []string          `env:"-"` // names of the labels that say which requests are for this container
+	Any     bool              `env:"-"` // there is at least one known longshore.* label, and not enable=false
+	Named   map[string]Labels `env:"-"` // of longshore.NAME.port and its like; without Named
 }
 
 // DefaultLabels is what a container without labels says.
@@ -47,30 +50,46 @@ func ParseLabels(labels map[string]string, defaults discovery.Settings) (l Label
 	for i, name := range known {
 		known[i] = labelName(name)
 	}
-	plain := make(map[string]string)
-	named := make(map[string]map[string]string)
+	said := make(map[string]map[string]string) // by name of the service, then as overlay reads it
+	warn := func(text string) { warnings = append(warnings, Clip(text)) }
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		if !strings.HasPrefix(name, LabelPrefix) {
+		lower := strings.ToLower(name)
+		if !strings.HasPrefix(lower, LabelPrefix) {
 			continue
 		}
-		switch service, rest, ok := namedLabel(name, known); {
+		service, rest, ok := namedLabel(name, known)
+		_, hasPort := labels[LabelPrefix+service+".port"]
+		switch {
 		case slices.Contains(known, name):
-			plain[variable(name)] = labels[name]
-		case ok && labels[LabelPrefix+service+".port"] != "":
-			if named[service] == nil {
-				named[service] = make(map[string]string)
-			}
-			named[service][variable(rest)] = labels[name]
-		default:
-			warnings = append(warnings, fmt.Sprintf("unknown label %s, ignored; the nearest known one is %s", name, nearest(name, known)))
+			service, rest = "", name
+		case ok && hasPort:
+		case lower != name && (slices.Contains(known, lower) || !strings.HasPrefix(name, LabelPrefix)):
+			warn("label " + name + " is not read: labels are lower case, as " + lower + " is")
 			continue
+		default:
+			warn("unknown label " + name + ", ignored" + nearest(name, LabelPrefix, known))
+			continue
+		}
+		if said[service] == nil {
+			said[service] = make(map[string]string)
+		}
+		key := variable(rest)
+		said[service][key] = labels[name]
+		if service != "" || slices.Contains([]string{"HOST", "PATH", "STRIP", "REWRITE", "SERVICE"}, key) {
+			l.Routing = append(l.Routing, name)
+		}
+		if labels[name] == "" && !isOwn(key) {
+			warn("label " + name + " is empty, and ignored: " + unsetVariable)
 		}
 		l.Any = true
 	}
-	err = l.read(plain, "")
-	for _, service := range slices.Sorted(maps.Keys(named)) {
+	err = l.read(said[""], "")
+	for _, service := range slices.Sorted(maps.Keys(said)) {
+		if service == "" {
+			continue
+		}
 		own := Labels{Network: l.Network, Server: l.Server, Settings: l.Settings}
-		err = errors.Join(err, own.read(named[service], service))
+		err = errors.Join(err, own.read(said[service], service))
 		if l.Named == nil {
 			l.Named = make(map[string]Labels)
 		}
@@ -82,10 +101,29 @@ func ParseLabels(labels map[string]string, defaults discovery.Settings) (l Label
 	return l, warnings, err
 }
 
-// read parses the labels of one service of a container; name is empty for the one that needs none.
+const unsetVariable = "perhaps a variable in the compose file is not set"
+
+// isOwn reports whether a setting says where requests come from or go to: it is one of a container, and has no
+// variable.
+func isOwn(key string) bool { return len(fields(reflect.TypeFor[Labels](), "")[key].index) == 1 }
+
+// read parses the labels of one service of a container; name is empty for the one that needs none. One that is
+// empty must not mean every host, or another port: somebody wanted to say something.
 func (l *Labels) read(vars map[string]string, name string) error {
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(vars)) {
+		if vars[key] == "" && isOwn(key) {
+			errs = append(errs, fmt.Errorf("%s=%q: it is empty: %s", key, "", unsetVariable))
+		}
+	}
+	if vars["SERVICE"] != "" && name != "" {
+		errs = append(errs, fmt.Errorf("SERVICE=%s: want %sservice, which is for the whole container", Quote(vars["SERVICE"]), LabelPrefix))
+	}
 	if err := overlay(l, "", vars); err != nil {
-		return inLabels(err, vars, name)
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
+		return inLabels(errors.Join(errs...), vars, name)
 	}
 	if l.Strip == On && strings.HasPrefix(l.Location.Path, "~") && l.Rewrite == "" {
 		strip := map[string]string{"STRIP": vars["STRIP"]}
@@ -98,7 +136,9 @@ func (l *Labels) read(vars map[string]string, name string) error {
 func namedLabel(label string, known []string) (name, rest string, ok bool) {
 	name, rest, ok = strings.Cut(strings.TrimPrefix(label, LabelPrefix), ".")
 	rest = LabelPrefix + rest
-	word := func(k string) bool { return k == LabelPrefix+name || strings.HasPrefix(k, LabelPrefix+name+".") }
+	word := func(k string) bool {
+		return k == LabelPrefix+name && name != "service" || strings.HasPrefix(k, LabelPrefix+name+".")
+	}
 	valid := name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 	return name, rest, ok && valid && slices.Contains(known, rest) && !slices.ContainsFunc(known, word)
 }
@@ -154,6 +194,18 @@ func inLabels(err error, vars map[string]string, service string) error {
 		errs = append(errs, errors.New(line))
 	}
 	return errors.Join(errs...)
+}
+
+// A Name is what a service may be called.
+type Name string
+
+// UnmarshalText accepts what compose accepts as the name of a service.
+func (n *Name) UnmarshalText(b []byte) error {
+	if len(b) > 63 || strings.Trim(string(b), "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
+		return errors.New("want a name")
+	}
+	*n = Name(b)
+	return nil
 }
 
 // Switch is on, off, or not said.

@@ -1,16 +1,27 @@
 package config
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
-// nearest returns the known name with the smallest edit distance to name, for "did you mean".
-func nearest(name string, known []string) string {
-	best, least := "", int(^uint(0)>>1)
+// nearest tells which known name somebody may have meant, for a warning; empty: there is none that is near. Names
+// begin with a prefix that says nothing.
+func nearest(name, prefix string, known []string) string {
+	name = strings.TrimPrefix(name, prefix)
+	best, least := "", max(1, len(name)/3)+1
+	if len(name) > longest {
+		return ""
+	}
 	for _, k := range slices.Sorted(slices.Values(known)) { // so that the answer does not vary among equals
-		if d := distance(name, k); d < least {
+		if d := distance(name, strings.TrimPrefix(k, prefix)); d < least {
 			best, least = k, d
 		}
 	}
-	return best
+	if best == "" {
+		return ""
+	}
+	return "; the nearest known one is " + best
 }
 
 // distance is Levenshtein's: how many insertions, deletions and replacements make a into b.

@@ -3,11 +3,15 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"path"
 	"regexp/syntax"
 	"slices"
 	"strings"
+	"unicode"
+
+	"golang.org/x/net/idna"
 
 	"longshore/discovery"
 )
@@ -55,7 +59,8 @@ func ParseRoute(s string) (r discovery.Route, err error) {
 	return r, err
 }
 
-// parseHost parses a host of a route.
+// parseHost parses a host of a route. It accepts what a client can send, and no more: else nobody would hear why
+// the route is never used.
 func parseHost(s string) (string, error) {
 	if expr, ok := strings.CutPrefix(s, "~"); ok {
 		return s, checkRegexp(s, expr)
@@ -65,21 +70,43 @@ func parseHost(s string) (string, error) {
 	if bare == host {
 		bare = strings.TrimSuffix(host, ".*")
 	}
-	if strings.ContainsAny(bare, "*/: \t?#@=~,") && !isIPv6(bare) || slices.Contains(strings.Split(bare, "."), "") {
-		return "", fmt.Errorf("host %q: want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port", s)
+	if isName(bare) || isIPv6(host) {
+		return host, nil
 	}
-	return host, nil
+	if ascii, err := idna.Lookup.ToASCII(bare); err == nil && isName(ascii) {
+		return "", fmt.Errorf("host %q: clients send it as %s: write that", s, strings.Replace(host, bare, ascii, 1))
+	}
+	return "", fmt.Errorf("host %q: want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port", s)
+}
+
+// isName reports whether a host is a name, in lower case, as clients send it.
+func isName(s string) bool {
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return len(s) <= 253
 }
 
 func isIPv6(s string) bool {
-	return strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") && !strings.ContainsAny(s, "*/ \t?#@=~,")
+	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	return err == nil && a.Is6() && a.Zone() == "" && s == "["+a.String()+"]"
 }
+
+// longestPath is how long a path or a regular expression may be. A request's head is hardly longer.
+const longestPath = 4096
 
 // parsePath parses a path of a route. slash: it is a prefix that was written with a slash at its end.
 func parsePath(s string) (p string, slash bool, err error) {
 	wrong := fmt.Errorf("path %q: want a path prefix that begins with /, an exact path behind =, or a regular expression behind ~, without a query", s)
-	if s == "" {
+	switch {
+	case s == "":
 		return "", false, wrong
+	case len(s) > longestPath:
+		return "", false, fmt.Errorf("path %q: want at most %d characters", s, longestPath)
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return "", false, fmt.Errorf("path %q: want it without control characters", s)
 	}
 	if s[0] == '~' {
 		return s, false, checkRegexp(s, strings.TrimPrefix(s[1:], "*"))
@@ -106,6 +133,10 @@ func checkRegexp(s, expr string) error {
 		return fmt.Errorf("%q: the regular expression is empty", s)
 	case strings.ContainsAny(expr, " \t\r\n"):
 		return fmt.Errorf(`regular expression %q: write \s for a space`, s)
+	case strings.ContainsFunc(expr, unicode.IsControl):
+		return fmt.Errorf(`regular expression %q: write control characters as \x00`, s)
+	case len(expr) > longestPath:
+		return fmt.Errorf("regular expression %q: want at most %d characters", s, longestPath)
 	}
 	_, err := syntax.Parse(expr, syntax.Perl)
 	if bad := (*syntax.Error)(nil); errors.As(err, &bad) {
@@ -145,14 +176,16 @@ func ranked(r discovery.Route, rank int) discovery.Route {
 	return r
 }
 
-// splitRoutes yields the trimmed, non-empty parts of a comma list whose parts may be regular expressions:
-// a comma in parentheses, brackets or braces, or behind a backslash, is part of one.
+// splitRoutes yields the trimmed, non-empty parts of a list that commas or newlines separate, whose parts may be
+// regular expressions: a comma in parentheses, brackets or braces, or behind a backslash, is part of one.
 func splitRoutes(s string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for s != "" {
 			i := endOfPart(s)
 			part := strings.TrimSpace(s[:i])
-			s = strings.TrimPrefix(s[i:], ",")
+			if s = s[i:]; s != "" {
+				s = s[1:]
+			}
 			if part != "" && !yield(part) {
 				return
 			}
@@ -160,8 +193,14 @@ func splitRoutes(s string) func(yield func(string) bool) {
 	}
 }
 
-// endOfPart is where the first part of a comma list ends.
+// endOfPart is where the first part of a list ends.
 func endOfPart(s string) int {
+	if i := strings.IndexByte(s, '\n'); i >= 0 { // which is never part of a regular expression
+		if j := endOfPart(s[:i]); j < i {
+			return j
+		}
+		return i
+	}
 	depth, class := 0, -1 // class: where a [ began; -1: not in one
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
@@ -228,6 +267,9 @@ func (h *Hosts) UnmarshalText(b []byte) error {
 		if !slices.Contains(all, parsed) {
 			all = append(all, parsed)
 		}
+	}
+	if len(all) == 0 { // none would mean every host
+		return errors.New("want a host, such as shop.example.com")
 	}
 	*h = all
 	return nil

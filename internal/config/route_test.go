@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"longshore/discovery"
 )
@@ -51,6 +52,57 @@ func TestParseRoute(t *testing.T) {
 	}
 }
 
+// TestHosts: a host is accepted if a client can send it.
+func TestHosts(t *testing.T) {
+	for host, want := range map[string]string{
+		"shop_1.Example.com":              "shop_1.example.com",
+		"localhost":                       "localhost",
+		"192.0.2.1":                       "192.0.2.1",
+		"[2001:DB8::1]":                   "[2001:db8::1]",
+		"*.xn--bcher-kva.ch":              "*.xn--bcher-kva.ch",
+		"bücher.ch":                       "host: clients send it as xn--bcher-kva.ch: write that",
+		"*.BÜCHER.ch":                     "host: clients send it as *.xn--bcher-kva.ch: write that",
+		"пример.*":                        "host: clients send it as xn--e1afmkfd.*: write that",
+		"'foo.example.com'":               "want",
+		`"foo.example.com"`:               "want",
+		"a;b":                             "want",
+		"${domain}":                       "want",
+		"$domain":                         "want",
+		"a\x00b":                          "want",
+		"a\x1b[31m":                       "want",
+		"a\u200bb":                        "host: clients send it as ab: write that",
+		"a b":                             "want",
+		"a%20b":                           "want",
+		"a\\b":                            "want",
+		"[::1%eth0]":                      "want",
+		"[x]":                             "want",
+		"[::1":                            "want",
+		"::1":                             "want",
+		"Host(`a.b`)":                     "want",
+		strings.Repeat("a", 64) + ".com":  "want",
+		strings.Repeat("a.", 127) + "com": "want",
+		"~a\x00":                          `regular expression: write control characters as \x00`,
+	} {
+		var hs Hosts
+		err := hs.UnmarshalText([]byte(host))
+		got := ""
+		switch {
+		case err == nil:
+			got = strings.Join(hs, " ")
+		case strings.Contains(err.Error(), ": want a name such as"):
+			got = "want"
+		default:
+			got = without(err.Error(), host)
+		}
+		if got != want {
+			t.Errorf("%q: got %q, want %q", host, got, want)
+		}
+		if err != nil && strings.ContainsFunc(err.Error(), unicode.IsControl) {
+			t.Errorf("%q: the error has control characters: %q", host, err)
+		}
+	}
+}
+
 func TestUpstream(t *testing.T) {
 	type route = discovery.Route
 	root := route{Path: "/"}
@@ -61,16 +113,20 @@ func TestUpstream(t *testing.T) {
 		"[::1]:80":              {{root, "::1", 80}},
 		"web:5090, /api=api:8000, shop.example.com/cart=cart:80": {
 			{root, "web", 5090}, {route{Path: "/api"}, "api", 8000}, {route{Host: "shop.example.com", Path: "/cart"}, "cart", 80}},
-		"/api/=api:1, *.Example.com.=b:2": {{route{Path: "/api", Slash: true}, "api", 1}, {route{Host: "*.example.com", Path: "/"}, "b", 2}},
-		"/api=http://api:8000/":           {{route{Path: "/api", Dest: "/"}, "api", 8000}},
-		"/api/=api:8000/v2/":              {{route{Path: "/api", Slash: true, Dest: "/v2/"}, "api", 8000}},
-		"http://web/app":                  {{route{Path: "/", Dest: "/app"}, "web", 0}},
-		`~^/v\d{1,3}/=api:8000, web`:      {{route{Path: `~^/v\d{1,3}/`}, "api", 8000}, {root, "web", 0}},
-		`~^/([,(]|\,)=api, ~a=b=web:1`:    {{route{Path: `~^/([,(]|\,)`}, "api", 0}, {route{Path: "~a=b", Rank: 1}, "web", 1}},
-		`~^/[],]x=api`:                    {{route{Path: `~^/[],]x`}, "api", 0}},
-		"=/up=web:1, = /down = web:2":     {{route{Path: "=/up"}, "web", 1}, {route{Path: "=/down"}, "web", 2}},
-		"a.b =/up=web:1, a.b =/x=web/y":   {{route{Host: "a.b", Path: "=/up"}, "web", 1}, {route{Host: "a.b", Path: "=/x", Dest: "/y"}, "web", 0}},
-		`~^www\d\. /x=web, *.b=web`:       {{route{Host: `~^www\d\.`, Path: "/x"}, "web", 0}, {route{Host: "*.b", Path: "/"}, "web", 0}},
+		"/api/=api:1, *.Example.com.=b:2":                          {{route{Path: "/api", Slash: true}, "api", 1}, {route{Host: "*.example.com", Path: "/"}, "b", 2}},
+		"/api=http://api:8000/":                                    {{route{Path: "/api", Dest: "/"}, "api", 8000}},
+		"/api/=api:8000/v2/":                                       {{route{Path: "/api", Slash: true, Dest: "/v2/"}, "api", 8000}},
+		"http://web/app":                                           {{route{Path: "/", Dest: "/app"}, "web", 0}},
+		`~^/v\d{1,3}/=api:8000, web`:                               {{route{Path: `~^/v\d{1,3}/`}, "api", 8000}, {root, "web", 0}},
+		`~^/([,(]|\,)=api, ~a=b=web:1`:                             {{route{Path: `~^/([,(]|\,)`}, "api", 0}, {route{Path: "~a=b", Rank: 1}, "web", 1}},
+		`~^/[],]x=api`:                                             {{route{Path: `~^/[],]x`}, "api", 0}},
+		"=/up=web:1, = /down = web:2":                              {{route{Path: "=/up"}, "web", 1}, {route{Path: "=/down"}, "web", 2}},
+		"a.b =/up=web:1, a.b =/x=web/y":                            {{route{Host: "a.b", Path: "=/up"}, "web", 1}, {route{Host: "a.b", Path: "=/x", Dest: "/y"}, "web", 0}},
+		"web1:5000|web2:5000, /api=http://api:1/ | http://api2:2/": {{root, "web1", 5000}, {root, "web2", 5000}, {route{Path: "/api", Dest: "/"}, "api", 1}, {route{Path: "/api", Dest: "/"}, "api2", 2}},
+		"web1:5000, web2:5000":                                     {{root, "web1", 5000}, {root, "web2", 5000}},
+		"web1\n/api=api:1\n\n/b=b\n":                               {{root, "web1", 0}, {route{Path: "/api"}, "api", 1}, {route{Path: "/b"}, "b", 0}},
+		"~^/(a|b)$=api|api2:1, ~^/(a|b)$=api3":                     {{route{Path: "~^/(a|b)$"}, "api", 0}, {route{Path: "~^/(a|b)$"}, "api2", 1}, {route{Path: "~^/(a|b)$"}, "api3", 0}},
+		`~^www\d\. /x=web, *.b=web`:                                {{route{Host: `~^www\d\.`, Path: "/x"}, "web", 0}, {route{Host: "*.b", Path: "/"}, "web", 0}},
 	} {
 		var u Upstream
 		if err := u.UnmarshalText([]byte(text)); err != nil || !reflect.DeepEqual(u, want) {
@@ -104,11 +160,11 @@ func TestRouteLabels(t *testing.T) {
 		}
 	}
 	for label, want := range map[string]string{
-		"longshore.host=~(":       `label longshore.host="~(": regular expression "~(": missing closing ): "(" (RE2: no lookaround, no backreferences)`,
-		"longshore.host=a/b":      `label longshore.host="a/b": host "a/b": want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port`,
+		"longshore.host=~(":       `label longshore.host="~(": regular expression: missing closing ): "(" (RE2: no lookaround, no backreferences)`,
+		"longshore.host=a/b":      `label longshore.host="a/b": host: want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port`,
 		"longshore.path=api":      `label longshore.path="api": want a path that begins with /, =/ or ~`,
-		"longshore.rewrite=v2":    `label longshore.rewrite="v2": path "v2": want the path of a URL, such as / or /v2, without a query`,
-		"longshore.rewrite=/a b":  `label longshore.rewrite="/a b": path "/a b": want it percent-encoded`,
+		"longshore.rewrite=v2":    `label longshore.rewrite="v2": path: want the path of a URL, such as / or /v2, without a query`,
+		"longshore.rewrite=/a b":  `label longshore.rewrite="/a b": path: want it percent-encoded`,
 		"longshore.strip=perhaps": `label longshore.strip="perhaps": want true or false`,
 	} {
 		k, v, _ := strings.Cut(label, "=")

@@ -15,42 +15,59 @@ import (
 // Upstream is LONGSHORE_UPSTREAM: where proxy_pass went to.
 type Upstream []Destination
 
-// A Destination is one route and the name of what serves it.
+// A Destination is one route and the name of what serves it. Those with the same route are one pool, as the servers
+// of an nginx upstream block are.
 type Destination struct {
 	Route discovery.Route
 	Name  string // compose service, container name, network alias or external host
 	Port  uint16 // 0: found out per container
 }
 
-// UnmarshalText parses a comma list of [ROUTE=]TARGET: "web:5090, /api=api:8000". See [ParseRoute].
+// UnmarshalText parses a list of [ROUTE=]TARGET[|TARGET…], separated by commas or newlines: "web:5090, /api=api:8000".
+// See [ParseRoute].
 func (u *Upstream) UnmarshalText(b []byte) error {
 	var all Upstream
-	seen := make(map[discovery.Route]bool)
 	for part := range splitRoutes(string(b)) {
-		route, target, hasRoute := cutTarget(part)
+		route, targets, hasRoute := cutTarget(part)
 		if !hasRoute {
 			route = "/"
 		}
-		d := Destination{}
 		r, err := ParseRoute(strings.TrimSpace(route))
-		if err == nil {
-			var dest string
-			d.Name, d.Port, dest, err = parseTarget(strings.TrimSpace(target))
-			d.Route = ranked(to(r, dest), len(all))
+		for target := range strings.SplitSeq(targets, "|") {
+			if err == nil {
+				err = all.add(r, strings.TrimSpace(target))
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("%q: %w", part, err)
 		}
-		if seen[r.Match()] {
-			return fmt.Errorf("%q: the route %s is there twice", part, r)
-		}
-		seen[r.Match()] = true
-		all = append(all, d)
 	}
 	if len(all) == 0 {
 		return errors.New("want name:port, such as flaskapp:5090")
 	}
 	*u = all
+	return nil
+}
+
+// add adds a target to a route, which may be there already.
+func (u *Upstream) add(r discovery.Route, target string) error {
+	name, port, dest, err := parseTarget(target)
+	if err != nil {
+		return err
+	}
+	d := Destination{ranked(to(r, dest), len(*u)), name, port}
+	for _, o := range *u {
+		if o.Route.Match() != r.Match() {
+			continue
+		}
+		if d.Route.Rank = o.Route.Rank; o == d {
+			return fmt.Errorf("route %s leads to %q twice", r, target)
+		}
+		if o.Route != d.Route {
+			return fmt.Errorf("route %s is there before, as %s: want it written the same, with the same path behind each target", r, o.Route)
+		}
+	}
+	*u = append(*u, d)
 	return nil
 }
 

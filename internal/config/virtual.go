@@ -40,7 +40,7 @@ func ParseVirtual(environ []string) (v Virtual, err error) {
 		}
 	}
 	wrong := func(name string, err error) (Virtual, error) {
-		return Virtual{}, fmt.Errorf("%s=%q: %w", name, vars[name], err)
+		return Virtual{}, errors.New(name + "=" + Quote(vars[name]) + ": " + Clip(without(err.Error(), vars[name])))
 	}
 	v.Internal = vars["NETWORK_ACCESS"] == "internal"
 	if all := vars["VIRTUAL_HOST_MULTIPORTS"]; all != "" {
@@ -154,7 +154,7 @@ func parseMultiports(text string) (all []Site, err error) {
 func parseDefaultHost(s string) (string, error) {
 	var hosts Hosts
 	if err := hosts.UnmarshalText([]byte(s)); err != nil || len(hosts) != 1 {
-		return "", fmt.Errorf("DEFAULT_HOST=%q: want one host", s)
+		return "", fmt.Errorf("DEFAULT_HOST=%s: want one host", Quote(s))
 	}
 	return hosts[0], nil
 }
