@@ -342,7 +342,7 @@ func (x *exchange) flush() {
 }
 
 // Hijack gives ReverseProxy the client's connection for an upgrade, and with it the bytes that the
-// client sent right behind its request, which would be lost in the server's buffer.
+// client sent right behind its request: clientConn has kept them.
 func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, brw, err := http.NewResponseController(x.ResponseWriter).Hijack()
 	if err != nil {
@@ -351,8 +351,8 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	x.status = http.StatusSwitchingProtocols
 	c := &hijacked{Conn: conn}
 	x.upgraded = c
-	if n := brw.Reader.Buffered(); n > 0 {
-		c.early, _ = brw.Reader.Peek(n)
+	if cc, ok := conn.(*clientConn); ok {
+		cc.tunnel.Store(true)
 	}
 	return c, brw, nil
 }
@@ -360,17 +360,7 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // A hijacked is a client's connection after an upgrade.
 type hijacked struct {
 	net.Conn
-	early   []byte // read before the upgrade, to be read first
 	written atomic.Int64
-}
-
-func (h *hijacked) Read(p []byte) (int, error) {
-	if len(h.early) > 0 {
-		n := copy(p, h.early)
-		h.early = h.early[n:]
-		return n, nil
-	}
-	return h.Conn.Read(p)
 }
 
 func (h *hijacked) Write(p []byte) (int, error) {

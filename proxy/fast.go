@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -80,7 +81,7 @@ func (l *fastLane) accept(ln net.Listener) error {
 		}
 		c.trusted = l.server.trusts(c.peer)
 		c.ready = c.serve
-		l.enter(c, connNew)
+		l.enter(c, connNew, nil)
 	}
 }
 
@@ -94,13 +95,16 @@ func isPassing(err error) bool {
 	return false
 }
 
-// enter serves a connection that is new, or idle after the general path has served it.
-func (l *fastLane) enter(c *fastConn, state int32) {
+// enter serves a connection that is new, or idle after the general path has served it and has read ahead.
+func (l *fastLane) enter(c *fastConn, state int32, ahead []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stopping.Load() && state == connIdle || l.life.Err() != nil {
 		c.nc.Close()
 		return
+	}
+	if len(ahead) > 0 {
+		c.take().give(ahead)
 	}
 	l.conns[c] = struct{}{}
 	c.state.Store(state)
@@ -309,54 +313,66 @@ func (c *fastConn) expect(now time.Time) {
 // more to read.
 func (c *fastConn) serve(fd uintptr) bool {
 	c.fd = fd
+	if c.x != nil && !c.pieces && c.answer() { // the general path has read ahead
+		return true
+	}
 	for {
-		x := c.x
-		if x == nil {
-			x = plains.Get().(*plain)
-			x.conn = c
-		}
-		room := x.room()
+		room := c.take().room()
 		n, err := sock.Read(fd, room)
 		switch {
 		case err == syscall.EAGAIN:
-			if x.filled == 0 {
-				x.release()
-				c.x = nil
+			if c.x.filled == 0 {
+				c.drop()
 			}
 			return false
 		case err != nil:
-			x.release()
-			c.x, c.end = nil, hangUp
+			c.drop()
+			c.end = hangUp
 			return true
 		}
-		x.filled += n
-		c.x = x
-		for c.end = goOn; x.filled > 0 && c.end == goOn; {
-			if whole, ok := x.parse(); !ok {
-				c.end = general
-			} else if !whole {
-				c.awaitRest()
-				break
-			} else {
-				c.pieces = false
-				c.end = x.serve()
-			}
-		}
-		switch {
-		case c.end == hangUp:
-			x.release()
-			c.x = nil
+		c.x.filled += n
+		if c.answer() {
 			return true
-		case c.end == general:
-			return true
-		case x.filled == 0:
-			x.release()
-			c.x = nil
 		}
 		if n < len(room) { // there was no more
 			return false
 		}
 	}
+}
+
+// take returns the request that has begun to come, or may begin.
+func (c *fastConn) take() *plain {
+	if c.x == nil {
+		c.x = plains.Get().(*plain)
+		c.x.conn = c
+	}
+	return c.x
+}
+
+// drop ends the use of that.
+func (c *fastConn) drop() {
+	c.x.release()
+	c.x = nil
+}
+
+// answer serves the requests that are there whole. It reports whether the connection's time on the lane is over.
+func (c *fastConn) answer() bool {
+	x := c.x
+	for c.end = goOn; x.filled > 0 && c.end == goOn; {
+		if whole, ok := x.parse(); !ok {
+			c.end = general
+		} else if !whole {
+			c.awaitRest()
+			return false
+		} else {
+			c.pieces = false
+			c.end = x.serve()
+		}
+	}
+	if c.end != general {
+		c.drop()
+	}
+	return c.end != goOn
 }
 
 // awaitRest limits the time for the rest of a request.
@@ -381,7 +397,7 @@ func (c *fastConn) done() bool {
 }
 
 // left reports whether the client has left.
-func (c *fastConn) left() bool { return c.state.Load() == connClosed || sock.Look(c.fd) == sock.Closed }
+func (c *fastConn) left() bool { return c.state.Load() == connClosed || sock.Ended(c.fd) }
 
 // write writes two pieces to the client. It reports whether it had to wait.
 func (c *fastConn) write(a, b []byte) (waited bool, err error) {
@@ -413,7 +429,7 @@ func (c *fastConn) handOver(x *plain) {
 		cc.fast = c
 	}
 	if x != nil {
-		cc.ahead = x.unread()
+		cc.ahead = bytes.Clone(x.in[:x.filled])
 		if x.begun != nil {
 			cc.pending.Store(x)
 		} else {

@@ -95,8 +95,11 @@ func (x *plain) grow(size int) {
 	}
 }
 
-// unread is a copy of what was read of the client.
-func (x *plain) unread() []byte { return append([]byte(nil), x.in[:x.filled]...) }
+// give has x begin with what was read ahead.
+func (x *plain) give(ahead []byte) {
+	x.grow(len(ahead))
+	x.filled = copy(x.in, ahead)
+}
 
 // parse reports whether a request is there, and whether it is whole.
 func (x *plain) parse() (whole, ok bool) {

@@ -188,7 +188,7 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 	cc := c.(*clientConn)
 	cl := cc.Conn.(*client)
 	if state == http.StateClosed && cc.back.Load() {
-		defer cc.fast.lane.enter(cc.fast, connIdle)
+		defer cc.fast.lane.enter(cc.fast, connIdle, cc.ahead)
 	}
 	switch was := cc.active; state {
 	case http.StateActive:
@@ -204,11 +204,9 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 			cc.active = false
 			s.active.Add(-1)
 		}
-		cc.noBody.Store(false)
-		if state == http.StateIdle {
+		if cc.idle = state == http.StateIdle; cc.idle {
 			cl.touch(time.Now())
 			cl.state.CompareAndSwap(connBusy, connIdle)
-			cc.wait.Store(waitSoon)
 		}
 	}
 }

@@ -292,12 +292,12 @@ var attacks = []struct {
 		{"bare LF behind the last size", chunked("5\r\nhello\r\n0\n\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"bare CR behind a size", chunked("5\rhello\r\n0\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"CR CR LF behind a size", chunked("5\r\r\nhello\r\n0\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
-		// Here net/http takes a bare LF for a line end, as it may (RFC 9112, 2.2), and does not say so.
-		{"bare LF for the empty line", chunked("5\r\nhello\r\n0\r\n\n" + next), "200 200 open", "POST / hello, GET /next"},
+		// Here net/http takes a bare LF for a line end, as it may (RFC 9112, 2.2), once it has a CRLF behind it as well: the next request has been read by then.
+		{"bare LF for the empty line", chunked("5\r\nhello\r\n0\r\n\n" + next), "200 200 closed", "POST / hello, GET /next"},
 		{"no empty line", chunked("5\r\nhello\r\n0\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"trailer", chunked("5\r\nhello\r\n0\r\nA: b\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
-		// Without close it is chance whether the connection ends: clientConn looks for a length in all that has come.
-		{"trailer Content-Length", post("Connection: close\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\nContent-Length: 35\r\n\r\n"+smuggled), "200 closed", "POST / hello"},
+		{"trailer Content-Length", chunked("5\r\nhello\r\n0\r\nContent-Length: 35\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
+		{"line of data like Content-Length", chunked("12\r\n\nContent-Length: 5\r\n0\r\n\r\n" + next), "200 200 open", "POST / \nContent-Length: 5, GET /next"},
 		{"trailer Transfer-Encoding", chunked("5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"trailer Host", chunked("5\r\nhello\r\n0\r\nHost: y\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"trailer Connection", chunked("5\r\nhello\r\n0\r\nConnection: close\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
@@ -313,7 +313,7 @@ var attacks = []struct {
 		{"trailer with a bare CR", chunked("5\r\nhello\r\n0\r\nA: b\rc\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"trailer with NUL", chunked("5\r\nhello\r\n0\r\nA: b\x00\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"trailer with a bare LF", chunked("5\r\nhello\r\n0\r\nA: b\nC: d\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
-		{"trailers that end in a bare LF", chunked("5\r\nhello\r\n0\r\nA: b\r\n\n" + next), "200 200 open", "POST / hello, GET /next"},
+		{"trailers that end in a bare LF", chunked("5\r\nhello\r\n0\r\nA: b\r\n\n" + next), "200 200 closed", "POST / hello, GET /next"},
 		{"folded trailer", chunked("5\r\nhello\r\n0\r\nA: b\r\n c\r\n\r\n" + next), "200 200 open", "POST / hello, GET /next"},
 		{"folded trailer at first", chunked("5\r\nhello\r\n0\r\n A: b\r\n\r\n" + smuggled), "400 closed", "POST / broken off"},
 		{"more behind the last chunk", chunked("0\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + smuggled), "200 400 closed", "POST /"},
@@ -713,7 +713,7 @@ func testSmuggledBehindAnswer(t *testing.T, in lane) {
 		for _, subject := range attacks {
 			for _, a := range subject.attacks {
 				name := subject.subject + "/" + a.name
-				if !strings.HasSuffix(a.want, "closed") || a.sees == "" {
+				if !strings.HasSuffix(a.want, "closed") || strings.HasPrefix(a.want, "200 200") || a.sees == "" {
 					continue
 				}
 				for _, way := range ways[:2] {
@@ -785,10 +785,6 @@ type odd struct {
 	want     string // what the client gets, and whether its connection and that to the backend go on: "200 first; open, reused"
 }
 
-// dropsTrailer is the end of a response with a trailer that must not be one. The general path drops it. The fast
-// lane sends on as it reads, and has no way to leave something out but to break off.
-const dropsTrailer = "200 first; open, reused or 200 first broken off; closed, dropped"
-
 var oddResponses = []struct {
 	subject string
 	odds    []odd
@@ -853,9 +849,9 @@ var oddResponses = []struct {
 		{"half a chunk", "GET", chunky("5\r\nfir" + hangsUp), "200 fir broken off; closed, dropped"},
 		{"half a size", "GET", chunky("5" + hangsUp), "200 broken off; closed, dropped"},
 		{"trailer", "GET", chunky("5\r\nfirst\r\n0\r\nA: b\r\n\r\n"), "200 first; open, reused"},
-		{"trailer Content-Length", "GET", chunky("5\r\nfirst\r\n0\r\nContent-Length: 3\r\n\r\n"), dropsTrailer},
-		{"trailer Transfer-Encoding", "GET", chunky("5\r\nfirst\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n"), dropsTrailer},
-		{"trailer Connection", "GET", chunky("5\r\nfirst\r\n0\r\nConnection: close\r\n\r\n"), dropsTrailer},
+		{"trailer Content-Length", "GET", chunky("5\r\nfirst\r\n0\r\nContent-Length: 3\r\n\r\n"), "200 first; open, reused"},
+		{"trailer Transfer-Encoding", "GET", chunky("5\r\nfirst\r\n0\r\nTransfer-Encoding: gzip\r\n\r\n"), "200 first; open, reused"},
+		{"trailer Connection", "GET", chunky("5\r\nfirst\r\n0\r\nConnection: close\r\n\r\n"), "200 first; open, reused"},
 		{"announced trailer Content-Length", "GET", respond("Trailer: Content-Length\r\nTransfer-Encoding: chunked\r\n", "5\r\nfirst\r\n0\r\nContent-Length: 3\r\n\r\n"), "502; open, dropped"},
 		{"trailer without a colon", "GET", chunky("5\r\nfirst\r\n0\r\nA\r\n\r\n"), "200 first broken off; closed, dropped"},
 		{"trailer with a space in its name", "GET", chunky("5\r\nfirst\r\n0\r\nA B: c\r\n\r\n"), "200 first; open, reused or 200 first broken off; closed, dropped"},

@@ -38,7 +38,7 @@ var graph = map[string][]string{
 	"health":            {},
 	"internal/http1":    {},
 	"internal/sock":     {},
-	"internal/upstream": {"internal/sock"},
+	"internal/upstream": {"internal/http1", "internal/sock"},
 	"internal/version":  {},
 
 	"discovery":       {"balancer", "health"},

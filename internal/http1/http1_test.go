@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -288,7 +289,7 @@ func sameResponse(t *testing.T, buf []byte, toHead bool, cut uint) {
 	rest := br.Buffered() + src.Len()
 	switch all := buf[r.Size:]; {
 	case r.Length == Chunked:
-		sameChunks(t, all, body, rest, err)
+		sameChunks(t, all, body, rest, res.Trailer, err)
 	case int64(len(all)) < r.Length:
 		if err == nil {
 			t.Fatalf("%q is whole for net/http", buf)
@@ -301,43 +302,115 @@ func sameResponse(t *testing.T, buf []byte, toHead bool, cut uint) {
 	}
 }
 
-// sameChunks compares what Chunks makes of a body, all at once and byte by byte, with how net/http read it, and
-// what is passed on with how net/http reads that.
-func sameChunks(t *testing.T, all, body []byte, rest int, err error) {
+// bodies are in chunks. What is passed on of each is what net/http reads of it.
+var bodies = []string{
+	"0\n\n",
+	"2\nok\n0\n\nHTTP/1.1 200 OK\n",
+	"00a\n0123456789\n000\n\n",
+	"000000000000000A\n0123456789\n0000000000000000\n\n",     // 16 digits
+	"0000000000000000a\n0123456789\n0\n\n",                   // 17
+	"FFFFFFFFFFFFFFFF\n0123456789\n0\n\n",                    // more than there is
+	"2 \t\nok\n0 \n\n",                                       // padding
+	"2 ;x\nok\n0\n\n",                                        // behind it nothing may come
+	" 2\nok\n0\n\n",                                          //
+	"2;a=b;c=\"d e\"\nok\n0;x\n\n",                           // extensions
+	"2;a=b\\nok\n0\n\n",                                      // a bare LF
+	"2\\nok\n0\n\n",                                          //
+	";a\nok\n0\n\n",                                          // no size
+	"2\nokk\n0\n\n",                                          // more than its size
+	"2\nok\n0\nSum: 1\nset-cookie: a=b\nB:\n\nHTTP/1.1",      // trailers
+	"2\nok\n0\nSum: 1\n 2\\nx: y\n\n",                        // folded, and a bare LF
+	"2\nok\n0\nSum: 1\\n\\nHTTP/1.1 200 OK\n\n",              // an end of bare LFs
+	"2\nok\n0\n\\nHTTP/1.1 200 OK\n\n",                       //
+	"2\nok\n0\na b: c\nContent_Length: 3\nHost: d\nE: f\n\n", // no name, and names that must not be there
+	"2\nok\n0\n: a\n\n",
+	"2\nok\n0\nA: \x00\n\n",
+	"2\nok\n0\n a\n\n",
+	"2\nok\n0\nno colon\n\n",
+	strings.Repeat("3e8;sig="+strings.Repeat("a", 64)+"\n"+strings.Repeat("x", 1000)+"\n", 200) + "0\n\n",
+	strings.Repeat("1;"+strings.Repeat("a", 20)+"\nx\n", 2000) + "0\n\n",                   // more beside the data than net/http takes
+	"1;" + strings.Repeat("a", 4092) + "\nx\n0;" + strings.Repeat("a", 4092) + "\n\n",      // the longest lines
+	"1;" + strings.Repeat("a", 4093) + "\nx\n0\n\n",                                        //
+	"1\nx\n0\nSum: 1\nLong: " + strings.Repeat("a", 4078) + "\n\n",                         // the longest trailers
+	"1\nx\n0\nSum: 1\nLong: " + strings.Repeat("a", 4079) + "\n\n",                         //
+	"1\nx\n0\n" + strings.Repeat("A: b\n", 600) + "\n",                                     // many
+	strings.Repeat("400\n"+strings.Repeat("y", 1024)+"\n", 20) + "0\nServer-Timing: a\n\n", // through buffers
+}
+
+func TestChunks(t *testing.T) {
+	for _, b := range bodies {
+		readChunks(t, crlf(b))
+	}
+}
+
+func FuzzChunks(f *testing.F) {
+	for _, b := range bodies {
+		f.Add(crlf(b))
+	}
+	f.Fuzz(readChunks)
+}
+
+func readChunks(t *testing.T, all []byte) {
+	src := bytes.NewReader(all)
+	br := bufio.NewReader(io.MultiReader(strings.NewReader(chunkedHead), src))
+	res, err := http.ReadResponse(br, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(res.Body)
+	sameChunks(t, all, body, br.Buffered()+src.Len(), res.Trailer, err)
+}
+
+const chunkedHead = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+// sameChunks compares what Chunks makes of a body, all at once and in pieces, with how net/http read it: whatever is
+// whole for one is whole for the other, with the same end, and net/http reads the same of what is passed on.
+func sameChunks(t *testing.T, all, body []byte, rest int, trailers http.Header, err error) {
 	t.Helper()
 	var c Chunks
 	kept, behind, done, ok := c.Next(bytes.Clone(all))
-	switch {
-	case done && ok:
-		if err != nil || len(behind) != rest || c.Data != int64(len(body)) {
-			t.Fatalf("%q has %q behind it; net/http says %q, %d are left, %v", all, behind, body, rest, err)
-		}
-		res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(append([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), kept...))), nil)
+	if done != (err == nil) || done && (!ok || len(behind) != rest) || c.Data != int64(len(body)) {
+		t.Fatalf("%.300q has %d bytes and %q behind it, %v, %v; net/http says %d, %d are left, %v", all, c.Data, behind, done, ok, len(body), rest, err)
+	}
+	if done {
+		res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(chunkedHead+string(kept))), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(again, body) {
-			t.Fatalf("%q is passed on as %q, which net/http reads as %q, %v", all, kept, again, err)
+		again, err := io.ReadAll(res.Body)
+		maps.DeleteFunc(trailers, func(name string, _ []string) bool { return !MayTrail(name) })
+		if err != nil || !bytes.Equal(again, body) || !sameHeader(res.Trailer, trailers) {
+			t.Fatalf("%.300q is passed on as %.300q, which net/http reads as %q and %q, %v", all, kept, again, res.Trailer, err)
 		}
-		if len(kept)+rest > len(all) || bytes.Contains(kept[:bytes.IndexByte(kept, '\n')], []byte(";")) {
-			t.Fatalf("%q is passed on as %q", all, kept)
+		if bytes.Contains(kept[:bytes.IndexByte(kept, '\n')], []byte(";")) {
+			t.Fatalf("%.300q is passed on as %.300q", all, kept)
 		}
-	case ok && err == nil:
-		t.Fatalf("%q goes on; net/http says %q, %d are left", all, body, rest)
 	}
-	var single Chunks
-	var passed []byte
-	for i := range all {
-		one, _, end, fine := single.Next([]byte{all[i]})
-		if passed = append(passed, one...); end || !fine {
-			if !bytes.Equal(passed, kept) || end != done || fine != ok {
-				t.Fatalf("%q in single bytes is %q, %v, %v; at once %q, %v, %v", all, passed, end, fine, kept, done, ok)
+	for _, size := range []int{1, 3, 7, 4096, len(all) + 1} {
+		var edits, follows Chunks
+		var passed []byte
+		for at := 0; ; at += size {
+			if at >= len(all) {
+				if done || !ok || !bytes.Equal(passed, kept) {
+					t.Fatalf("%.300q in pieces of %d goes on with %.300q; at once it is %.300q, %v, %v", all, size, passed, kept, done, ok)
+				}
+				break
 			}
-			return
+			piece := all[at:min(at+size, len(all))]
+			n, ended, right := follows.Follow(piece)
+			one, left, end, fine := edits.Next(bytes.Clone(piece))
+			// With bare LFs the end is not seen before others have come: there Follow gives up.
+			givesUp := end && !right && regexp.MustCompile(`[^\r]\n`).Match(all)
+			if !givesUp && (ended != end || right != fine || fine && n != len(piece)-len(left)) {
+				t.Fatalf("%.300q in pieces of %d, at %d: followed for %d bytes, %v, %v; passed on %v, %v with %d left", all, size, at, n, ended, right, end, fine, len(left))
+			}
+			if passed = append(passed, one...); end || !fine {
+				if !bytes.Equal(passed, kept) || end != done || fine != ok {
+					t.Fatalf("%.300q in pieces of %d is %.300q, %v, %v; at once %.300q, %v, %v", all, size, passed, end, fine, kept, done, ok)
+				}
+				break
+			}
 		}
-	}
-	if done || !ok || !bytes.Equal(passed, kept) {
-		t.Fatalf("%q in single bytes goes on with %q; at once it is %q, %v, %v", all, passed, kept, done, ok)
 	}
 }
 

@@ -62,3 +62,7 @@ func Look(fd uintptr) State {
 	}
 	return Closed
 }
+
+// Ended reports whether the other side has closed a connection, or its direction of it, whatever is still to be read
+// before that.
+func Ended(fd uintptr) bool { return ended(fd) }

@@ -33,6 +33,22 @@ func peek(fd uintptr) (int, syscall.Errno) {
 }
 
 const (
+	pollErr   = 0x8
+	pollHup   = 0x10
+	pollRdHup = 0x2000 // a FIN has come
+)
+
+func ended(fd uintptr) bool {
+	p := struct {
+		fd              int32
+		events, revents int16
+	}{fd: int32(fd), events: pollRdHup}
+	var now syscall.Timespec
+	n, _, _ := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	return int(n) > 0 && p.revents&(pollErr|pollHup|pollRdHup) != 0
+}
+
+const (
 	setPipeSize   = 1031 // F_SETPIPE_SZ
 	spliceMove    = 1    // SPLICE_F_MOVE
 	spliceNoBlock = 2    // SPLICE_F_NONBLOCK

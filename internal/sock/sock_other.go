@@ -27,3 +27,5 @@ func peek(fd uintptr) (int, syscall.Errno) {
 func newPipe(int) (r, w int, err error) { return 0, 0, syscall.ENOTSUP }
 
 func splice(from, to uintptr, n int) (int, syscall.Errno) { return 0, syscall.ENOTSUP }
+
+func ended(fd uintptr) bool { return Look(fd) == Closed }

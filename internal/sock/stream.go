@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"io"
 	"net"
 	"syscall"
 )
@@ -76,4 +77,13 @@ func (s *Stream) Write(p []byte) (int, error) {
 		err = s.write.err
 	}
 	return s.write.n, err
+}
+
+// AwaitEnd waits until the other side has closed the connection, or its direction of it: see [Ended]. Then it returns
+// io.EOF. It is a Read.
+func (s *Stream) AwaitEnd() error {
+	if err := s.raw.Read(Ended); err != nil {
+		return err
+	}
+	return io.EOF
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"longshore/internal/http1"
 	"longshore/internal/sock"
 )
 
@@ -33,10 +34,10 @@ type Conn struct {
 	body   *Body // of the response being read; nil: none
 	reused bool  // has carried an exchange before this one
 
-	written   int64     // bytes handed to the kernel for this exchange; the uploader's once there is one
-	headLeft  int64     // bytes of the response header that may still come; negative: no limit
-	framing   framing   // of the response whose head is being read
-	idleSince time.Time // guarded by the pool's mu while idle
+	written   int64      // bytes handed to the kernel for this exchange; the uploader's once there is one
+	headLeft  int64      // bytes of the response header that may still come; negative: no limit
+	head      http1.Head // of the response that is being read
+	idleSince time.Time  // guarded by the pool's mu while idle
 
 	// The read deadline that the kernel knows. It is moved only when less than the timeout is left, so
 	// that most requests do not touch a timer; a timeout comes up to an eighth late, never early.
@@ -112,7 +113,7 @@ func (c *Conn) expectBy(now time.Time, timeout time.Duration) {
 	}
 }
 
-// readSide counts a response header against its limit, shows it to framing, and tells a body before a read may
+// readSide counts a response header against its limit, follows it, and tells a body before a read may
 // have to wait: only here is it known, since what parses a body may hold some of it back.
 type readSide struct{ c *Conn }
 
@@ -137,7 +138,7 @@ func (r readSide) Read(p []byte) (int, error) {
 	}
 	if c.headLeft > 0 {
 		c.headLeft -= int64(n)
-		c.framing.look(p[:n])
+		c.head.Next(p[:n])
 	}
 	return n, err
 }

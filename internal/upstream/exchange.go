@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"longshore/internal/http1"
 )
 
 // A Phase is how far an attempt came.
@@ -151,14 +153,14 @@ func (x *exchange) read() (*http.Response, error) {
 	c.answered.Store(true)
 	for interim := 0; ; interim++ {
 		come, _ := c.br.Peek(c.br.Buffered()) // readSide has the rest
-		c.framing = framing{}
-		c.framing.look(come)
+		c.head = http1.Head{}
+		c.head.Next(come)
 		res, err := http.ReadResponse(c.br, x.req)
 		if err != nil {
 			return nil, x.failed(Answer, err)
 		}
 		switch code := res.StatusCode; {
-		case c.framing.spaced: // RFC 9112, 5.1: not to be passed on; and without it the response ends elsewhere
+		case c.head.Spaced: // RFC 9112, 5.1: not to be passed on; and without it the response ends elsewhere
 			return nil, x.failed(Answer, errors.New("space behind the name of a field that frames"))
 		case code < 100: // which ReadResponse lets pass, also as "+20"
 			return nil, x.failed(Answer, fmt.Errorf("status %d", code))
@@ -297,7 +299,7 @@ func (b *Body) finish() {
 	b.err = io.EOF
 	c := b.x.c
 	c.body = nil
-	if b.x.stop() && !b.res.Close && !c.framing.mixed(b.res) && c.br.Buffered()+len(c.plain.ahead) == 0 {
+	if b.x.stop() && !b.res.Close && !mixed(&c.head, b.res) && c.br.Buffered()+len(c.plain.ahead) == 0 {
 		b.x.up.giveBack(c)
 	} else {
 		c.pool.discard(c)
