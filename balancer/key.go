@@ -26,6 +26,9 @@ func parseKey(text string) (k Key, err error) {
 	variable := false
 	for text != "" {
 		plain, rest, found := strings.Cut(text, "$")
+		if strings.ContainsAny(plain, "\"'\\;{} \t\r\n") {
+			return nil, fmt.Errorf("%q in a key: want variables and text without quotes, semicolons, braces and backslashes", plain)
+		}
 		if plain != "" {
 			k = append(k, Part{Text: plain})
 		}

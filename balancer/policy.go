@@ -78,7 +78,7 @@ func (p *Policy) UnmarshalText(b []byte) error {
 	words := strings.Fields(text)
 	name, key := strings.Join(words, " "), ""
 	if len(words) > 1 && words[0] == "hash" {
-		key, words[1] = strings.Trim(words[1], `"'`), "KEY"
+		key, words[1] = unquote(words[1]), "KEY"
 		if _, err := parseKey(key); err != nil {
 			return fmt.Errorf("balancing policy %q: %w", name, err)
 		}
@@ -93,4 +93,12 @@ func (p *Policy) UnmarshalText(b []byte) error {
 	}
 	slices.Sort(allowed)
 	return fmt.Errorf("unknown balancing policy %q: allowed are %s", name, strings.Join(allowed, ", "))
+}
+
+// unquote is a word without the quotes around it, if it has them.
+func unquote(s string) string {
+	if n := len(s); n > 1 && (s[0] == '"' || s[0] == '\'') && s[n-1] == s[0] {
+		return s[1 : n-1]
+	}
+	return s
 }

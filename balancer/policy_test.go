@@ -39,6 +39,7 @@ func TestParsePolicy(t *testing.T) {
 func TestParsePolicyErrors(t *testing.T) {
 	const allowed = "allowed are first, hash KEY, ip_hash, least_conn, least_time header, least_time last_byte, random, random two, " +
 		"random two least_time=header, random two least_time=last_byte, round_robin"
+	const plainText = ": want variables and text without quotes, semicolons, braces and backslashes"
 	unknown := func(name string) string { return "unknown balancing policy " + name + ": " + allowed }
 	for _, test := range []struct{ text, want string }{
 		{"fastest", unknown(`"fastest"`)},
@@ -53,7 +54,12 @@ func TestParsePolicyErrors(t *testing.T) {
 		{"hash $uri", `balancing policy "hash $uri": unknown variable in "$uri": want ` + keyVariables},
 		{"hash $arg_", `balancing policy "hash $arg_": unknown variable in "$arg_": want ` + keyVariables},
 		{"hash ${host", `balancing policy "hash ${host": unknown variable in "$host": want ` + keyVariables},
-		{`hash "`, `balancing policy "hash \"": ` + errNoVariable.Error()},
+		{`hash "`, `balancing policy "hash \"": "\"" in a key` + plainText},
+		{`hash $arg_0;"`, `balancing policy "hash $arg_0;\"": ";\"" in a key` + plainText},
+		{`hash '$host"`, `balancing policy "hash '$host\"": "'" in a key` + plainText},
+		{`hash ""$host"`, `balancing policy "hash \"\"$host\"": "\"" in a key` + plainText},
+		{`hash $host;x`, `balancing policy "hash $host;x": ";x" in a key` + plainText},
+		{`hash ${host}}`, `balancing policy "hash ${host}}": "}" in a key` + plainText},
 		{"hash x", `balancing policy "hash x": ` + errNoVariable.Error()},
 	} {
 		p := Policy{kind: 1}
@@ -76,7 +82,7 @@ func TestZeroPolicyIsLeastConn(t *testing.T) {
 }
 
 func FuzzPolicy(f *testing.F) {
-	for _, seed := range []string{"least_conn", " random  two least_conn ;", "round_robin", "ip_hash", "random two ;;", "hash $host$cookie_a consistent", "hash ${arg_x}y;"} {
+	for _, seed := range []string{"least_conn", " random  two least_conn ;", "round_robin", "ip_hash", "random two ;;", "hash $host$cookie_a consistent", "hash ${arg_x}y;", `hash $arg_0;"`, `hash "$host";`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

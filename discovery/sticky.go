@@ -60,6 +60,8 @@ func (s *Sticky) UnmarshalText(b []byte) error {
 	next := Sticky{text: strings.Join(words, " ")}
 	var err error
 	switch {
+	case strings.ContainsAny(next.text, "\"'\\;{}"):
+		err = errors.New("want no quotes, semicolons, braces and backslashes in it")
 	case len(words) == 1 && words[0] == "off":
 		next = Sticky{}
 	case len(words) > 1 && words[0] == "cookie":
@@ -159,7 +161,7 @@ func checkVariables(vars []string, words ...string) error {
 		ok := false
 		for _, w := range words {
 			name, found := strings.CutPrefix(v, "$"+w)
-			ok = ok || found && name != ""
+			ok = ok || found && name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
 		}
 		if !ok {
 			return fmt.Errorf("variable %q: want $%sNAME", v, strings.Join(words, "NAME or $"))

@@ -46,6 +46,10 @@ func TestStickyErrors(t *testing.T) {
 		"route":                           "want cookie NAME",
 		"route $uri":                      `variable "$uri": want $cookie_NAME or $arg_NAME or $http_NAME`,
 		"route $cookie_":                  `variable "$cookie_"`,
+		"route $cookie_a,$cookie_b":       `variable "$cookie_a,$cookie_b"`,
+		"route $cookie_a;;":               "want no quotes, semicolons",
+		"cookie s httponly=;;":            "want no quotes, semicolons",
+		`cookie "s"`:                      "want no quotes, semicolons",
 		"learn create=$upstream_cookie_":  `variable "$upstream_cookie_"`,
 		"learn create=$upstream_cookie_a": "want cookie NAME",
 		"learn create=$upstream_cookie_a lookup=$cookie_a zone=x:10k":  "want zone=NAME:SIZE",
@@ -63,7 +67,7 @@ func TestStickyErrors(t *testing.T) {
 }
 
 func FuzzSticky(f *testing.F) {
-	for _, seed := range []string{"off", "cookie s expires=1h domain=a.b path=/ secure;", "route $cookie_a $arg_b", "learn create=$upstream_cookie_a lookup=$cookie_a zone=z:1m"} {
+	for _, seed := range []string{"off", "cookie s expires=1h domain=a.b path=/ secure;", "route $cookie_a $arg_b", "learn create=$upstream_cookie_a lookup=$cookie_a zone=z:1m", "cookie s secure=;;", "route $cookie_a;;"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
