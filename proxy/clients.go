@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,6 +28,8 @@ type clients struct {
 	mu     sync.Mutex           // guards the following
 	open   map[*client]struct{} //
 	byAddr map[netip.Addr]int   // how many of open come from where; nil: nobody wants to know
+	peak   int                  // most that were open since memory was last given back
+	tidies bool                 // it is about to be
 	said   time.Time            // when the log was last told that the limit was reached
 }
 
@@ -47,10 +51,14 @@ func CloseCauses() []CloseCause { return []CloseCause{ClosedIdle, ClosedByAddr} 
 type ServerView struct {
 	Clients int                 // connections
 	Closed  [closeCauses]uint64 // to make room, by CloseCause
+
+	Buffered   int64  // bytes of BufferMemory that are in use
+	Unbuffered uint64 // how often there were not enough
 }
 
 // View reads the server as it is now.
 func (s *Server) View() (v ServerView) {
+	v.Buffered, v.Unbuffered = s.buffered.used.Load(), s.buffered.refused.Load()
 	cs := s.clients.Load()
 	if cs == nil { // not yet served
 		return v
@@ -166,6 +174,7 @@ func (cs *clients) enter(nc net.Conn) *client {
 	}
 	cs.mu.Lock()
 	cs.open[c] = struct{}{}
+	cs.peak = max(cs.peak, len(cs.open))
 	if c.addr.IsValid() {
 		cs.byAddr[c.addr]++
 	}
@@ -199,11 +208,28 @@ func (cs *clients) remove(c *client) {
 			delete(cs.byAddr, c.addr)
 		}
 	}
+	if !cs.tidies && cs.peak >= manyLeft && len(cs.open) <= cs.peak/2 {
+		cs.tidies = true
+		time.AfterFunc(tidyTime, cs.tidy)
+	}
 	cs.mu.Unlock()
 	select {
 	case cs.room <- struct{}{}:
 	default:
 	}
+}
+
+// manyLeft is from how many clients on it is worth looking for memory when half of them have left.
+const manyLeft = 64
+
+// tidy gives back to the system what clients have left that are gone. The runtime would do so some minutes after the
+// next collection, which may be far where requests allocate nothing.
+func (cs *clients) tidy() {
+	cs.mu.Lock()
+	cs.peak, cs.tidies = len(cs.open), false
+	cs.mu.Unlock()
+	runtime.GC() // what is pooled lives until the second one
+	debug.FreeOSMemory()
 }
 
 // crowd is how many are closed at once at most: each look at all of them is then worth something.

@@ -33,6 +33,20 @@ func isOpen(t testing.TB, w *wire) {
 	}
 }
 
+// dialFrom connects from another address of this machine.
+func (p *testProxy) dialFrom(ip string) *wire {
+	p.t.Helper()
+	c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).Dial("tcp", p.addr)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { c.Close() })
+	return newWire(c, func(format string, args ...any) {
+		p.t.Helper()
+		p.t.Fatalf(format, args...)
+	})
+}
+
 // idle is how many clients have no request under way.
 func (p *testProxy) idle() int { return p.quietFor(-1) }
 
@@ -144,13 +158,7 @@ func testMaxClientsPerAddress(t *testing.T, in lane) {
 	busy.ask("GET /slow")
 	until(t, "both are there", func() bool { return b.requests.Load() == 1 && p.View().Clients == 2 })
 	until(t, "one is idle", func() bool { return p.quietFor(quietTime) == 1 })
-	other := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}})
-	c, err := other.Dial("tcp", p.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	elsewhere := newWire(c, t.Fatalf)
+	elsewhere := p.dialFrom("127.0.0.2")
 	if got := elsewhere.do("GET /").String(); got != "200 ok" {
 		t.Errorf("another address got %q", got)
 	}
@@ -314,5 +322,58 @@ func TestDismissTakesTheLongestIdle(t *testing.T) {
 	}
 	if len(kept) > 0 {
 		t.Errorf("of %d that were idle for longest others were closed: %s", crowd, strings.Join(kept, " "))
+	}
+}
+
+func TestQueueShare(t *testing.T) { run(t, testQueueShare) }
+
+// testQueueShare has one address take all places in the queue. Another gets its half of them, in place of those
+// of the first that came last, and neither gets more than that while both want it.
+func testQueueShare(t *testing.T, in lane) {
+	const busy = "503 503 Service Unavailable"
+	b := startBackend(t, "one", nil)
+	p := newProxy(t, in)
+	p.Router.Mark(b.key, probing)
+	s := queued(web(b))
+	s.Settings.Queue = 4
+	p.serve(s)
+
+	var greedy, modest []*wire
+	for i := range 4 {
+		w := p.dial()
+		w.ask(fmt.Sprint("GET /greedy", i))
+		p.untilParked(i + 1)
+		greedy = append(greedy, w)
+	}
+	if got := p.do("GET /").String(); got != busy {
+		t.Errorf("a fifth of the same address: %q, want %q", got, busy)
+	}
+	for i := range 2 {
+		w := p.dialFrom("127.0.0.2")
+		w.ask(fmt.Sprint("GET /modest", i))
+		if got := greedy[3-i].reply("GET").String(); got != busy {
+			t.Errorf("who had to give way got %q, want %q", got, busy)
+		}
+		p.untilParked(4)
+		modest = append(modest, w)
+	}
+	for _, ip := range []string{"127.0.0.1", "127.0.0.2"} {
+		if got := p.dialFrom(ip).do("GET /").String(); got != busy {
+			t.Errorf("one more of %s: %q, want %q", ip, got, busy)
+		}
+	}
+	p.Router.Mark(b.key, up)
+	for i := range 2 {
+		for who, w := range map[string]*wire{"greedy": greedy[i], "modest": modest[i]} {
+			if got, want := w.reply("GET").String(), fmt.Sprintf("200 one /%s%d", who, i); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+	}
+	q := &p.Router.Table().Services()[0].group.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.places) != 0 {
+		t.Errorf("places are counted of nobody: %v", q.places)
 	}
 }

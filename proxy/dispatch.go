@@ -72,6 +72,9 @@ type carrier interface {
 	left() bool
 	gone() <-chan struct{}
 
+	// client is the client's IP address.
+	client() string
+
 	// readAhead is for a request that must wait: it reads of its body what can be kept. What comes from the
 	// channel is why that failed. resume ends it, and reports whether the request can be sent.
 	readAhead() <-chan error
@@ -191,7 +194,7 @@ func (d *dispatch) park() (*member, error) {
 	if settings.Queue == 0 || !now.Before(d.until) || !d.svc.hope(now) {
 		return nil, errNoBackend
 	}
-	w := q.join(d.start, d.key, d.tried, settings.Queue)
+	w := q.join(d.start, addrKey(d.carrier.client()), d.key, d.tried, settings.Queue)
 	if w == nil {
 		return nil, errNoBackend
 	}
@@ -232,7 +235,10 @@ func (d *dispatch) wait(w *waiter, unreadable <-chan error) (*member, error) {
 	defer timer.Stop()
 	for {
 		select {
-		case b := <-w.granted:
+		case b, granted := <-w.granted:
+			if !granted { // another address needs the place
+				return nil, errNoBackend
+			}
 			return b, nil
 		case <-d.carrier.gone():
 			return nil, errLeft

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"container/list"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,31 +20,36 @@ const again = time.Second
 // A queue holds the requests of a service that wait for a backend ("parked"), first come first served. It
 // lets them go as backends become ready, through the window of each: requests released all at once would
 // overrun the backlog of a server that has only begun to listen.
+//
+// Who is alone may take all places. When they are taken, a request of an address that has fewer comes in place of the
+// last one of the address that has most.
 type queue struct {
 	length atomic.Int64  // changed under mu; read without it by requests that find nobody waiting
 	total  atomic.Uint64 // requests that ever waited
 
-	mu      sync.Mutex // guards the following
-	waiting list.List  // of *waiter
+	mu      sync.Mutex         // guards the following
+	waiting list.List          // of *waiter
+	places  map[netip.Addr]int // how many of waiting come from where
 }
 
 // A waiter is a request in a queue.
 type waiter struct {
 	since   time.Time        // when the request came
+	from    netip.Addr       // what counts as its client's address
 	key     uint64           // affinity
 	tried   []*balancer.Load // what it has had, until something changes; guarded by the queue's mu
-	granted chan *member     // holds one, so that who grants does not wait
-	place   *list.Element    // nil: left, or granted; guarded by the queue's mu
+	granted chan *member     // holds one, so that who grants does not wait; closed: its place was given away
+	place   *list.Element    // nil: left, granted or given away; guarded by the queue's mu
 }
 
-// join takes a place in the order of arrival; nil: there are max already.
-func (q *queue) join(since time.Time, key uint64, tried []*balancer.Load, max int) *waiter {
+// join takes a place in the order of arrival; nil: there are max already, and the client's address has its share.
+func (q *queue) join(since time.Time, from netip.Addr, key uint64, tried []*balancer.Load, max int) *waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.waiting.Len() >= max {
+	if q.waiting.Len() >= max && !q.giveWayLocked(from) {
 		return nil
 	}
-	w := &waiter{since: since, key: key, tried: tried, granted: make(chan *member, 1)}
+	w := &waiter{since: since, from: from, key: key, tried: tried, granted: make(chan *member, 1)}
 	before := q.waiting.Back()
 	for before != nil && before.Value.(*waiter).since.After(since) {
 		before = before.Prev() // it comes back from an attempt, and was first
@@ -54,7 +60,32 @@ func (q *queue) join(since time.Time, key uint64, tried []*balancer.Load, max in
 		w.place = q.waiting.InsertAfter(w, before)
 	}
 	q.length.Add(1)
+	if q.places == nil {
+		q.places = make(map[netip.Addr]int)
+	}
+	q.places[from]++
 	return w
+}
+
+// giveWayLocked takes the last place of the address that has most, for one that would still have fewer.
+func (q *queue) giveWayLocked(from netip.Addr) bool {
+	most, of := q.places[from]+1, from
+	for addr, n := range q.places {
+		if n > most {
+			most, of = n, addr
+		}
+	}
+	if of == from {
+		return false
+	}
+	last := q.waiting.Back()
+	for last.Value.(*waiter).from != of {
+		last = last.Prev()
+	}
+	w := last.Value.(*waiter)
+	q.removeLocked(w)
+	close(w.granted)
+	return true
 }
 
 // leave gives up a place, unless a backend has been granted meanwhile, which it returns.
@@ -72,6 +103,9 @@ func (q *queue) removeLocked(w *waiter) {
 	q.waiting.Remove(w.place)
 	w.place = nil
 	q.length.Add(-1)
+	if q.places[w.from]--; q.places[w.from] == 0 {
+		delete(q.places, w.from)
+	}
 }
 
 // forget lets a waiter have again what it has had.

@@ -4,23 +4,63 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
-	"longshore/internal/config"
 	"longshore/internal/dockertest"
 )
 
 func TestMaxClients(t *testing.T) {
-	for _, c := range []struct{ want, files, got int }{
-		{0, 1 << 20, 524256}, {0, 1024, 480}, {0, 256, 96}, {0, 100, 25}, {0, 1, 1}, {100, 1024, 100},
+	for _, c := range []struct {
+		want, files int
+		container   int64
+		got         int
+	}{
+		{0, 1 << 20, 0, 524256}, {0, 1024, 0, 480}, {0, 256, 0, 96}, {0, 100, 0, 25}, {0, 1, 0, 1}, {100, 1024, 0, 100},
+		{0, 1 << 20, 128 << 20, 4096}, {5000, 1 << 20, 128 << 20, 5000}, {0, 1024, 128 << 20, 480},
 	} {
-		if got, warning := maxClients(config.Config{MaxClients: c.want}, c.files); got != c.got || warning != "" {
-			t.Errorf("%d wanted, %d files: %d %q, want %d", c.want, c.files, got, warning, c.got)
+		m := machine{files: c.files, memory: c.container, limited: c.container > 0}
+		if got, warning := m.maxClients(c.want); got != c.got || warning != "" {
+			t.Errorf("%+v: %d %q", c, got, warning)
 		}
 	}
 	const want = "LONGSHORE_MAX_CLIENTS=1000: the process may open 1024 files (ulimit -n), which is enough for 480"
-	if n, warning := maxClients(config.Config{MaxClients: 1000}, 1024); n != 480 || warning != want {
+	if n, warning := (machine{files: 1024}).maxClients(1000); n != 480 || warning != want {
 		t.Errorf("%d %q, want 480 %q", n, warning, want)
+	}
+}
+
+func TestMemoryLimit(t *testing.T) {
+	const meminfo = "MemTotal:        8000000 kB\nMemFree:         1000000 kB\n"
+	for _, c := range []struct {
+		name    string
+		files   map[string]string
+		want    int64
+		limited bool
+	}{
+		{"nobody knows", nil, 1 << 30, false},
+		{"no limit", map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, 8000000 << 10, false},
+		{"version 2, in a container", map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "134217728\n"}, 128 << 20, true},
+		{"version 2, a parent has less", map[string]string{
+			"proc/self/cgroup": "0::/a.slice/b.service\n", "sys/fs/cgroup/a.slice/memory.max": "1000000\n", "sys/fs/cgroup/a.slice/b.service/memory.max": "2000000\n",
+		}, 1000000, true},
+		{"version 1, in a container, which sees the path of the host", map[string]string{
+			"proc/self/cgroup": "9:cpu:/docker/x\n4:memory:/docker/x\n0::/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "134217728\n",
+		}, 128 << 20, true},
+		{"version 1, no limit", map[string]string{
+			"proc/self/cgroup": "4:memory:/docker/x\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+		}, 8000000 << 10, false},
+	} {
+		root := fstest.MapFS{}
+		for name, text := range c.files {
+			root[name] = &fstest.MapFile{Data: []byte(text)}
+		}
+		if c.files != nil {
+			root["proc/meminfo"] = &fstest.MapFile{Data: []byte(meminfo)}
+		}
+		if got, limited := memoryLimit(root); got != c.want || limited != c.limited {
+			t.Errorf("%s: %d %v, want %d %v", c.name, got, limited, c.want, c.limited)
+		}
 	}
 }
 

@@ -58,12 +58,14 @@ func (p *program) wire(ctx context.Context, source discovery.Source) error {
 		router.SetSecret(cfg.StickySecret)
 	}
 	checker.Notify = router.Mark
-	clients, warning := maxClients(cfg, maxFiles())
+	may := thisMachine()
+	may.limitHeap()
+	clients, warning := may.maxClients(cfg.MaxClients)
 	if warning != "" {
 		log.Warn(warning)
 	}
 	server := &proxy.Server{
-		MaxClients: clients, MaxClientsPerAddr: cfg.MaxClientsAddr,
+		MaxClients: clients, MaxClientsPerAddr: cfg.MaxClientsAddr, BufferMemory: may.bufferMemory(int64(cfg.BufferMemory)),
 		Router: router, Trusted: cfg.TrustedProxies, HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
 		MaxHeader: int(cfg.MaxHeader), FastLane: cfg.FastLane == "on", Grace: cfg.ShutdownTimeout,
 		Queue: cfg.Settings.Queue, QueueTimeout: cfg.Settings.QueueTimeout, Log: log,

@@ -55,9 +55,10 @@ type Config struct {
 	HeaderTimeout  time.Duration  `env:"HEADER_TIMEOUT" envDefault:"60s" min:"1ms" help:"a client's request header must be complete by then"`
 	IdleTimeout    time.Duration  `env:"IDLE_TIMEOUT" envDefault:"75s" min:"1ms" help:"how long a client's connection is kept open between requests"`
 	MaxHeader      discovery.Size `env:"MAX_HEADER" envDefault:"32k" allowed:"a size from 1k to 16m, such as 32k" help:"largest request header, then 431"`
-	MaxClients     int            `env:"MAX_CLIENTS" envDefault:"0" min:"0" help:"connections of clients at once; beyond that, those are closed that have been idle for longest; 0, and at most: half of the files that the process may open (ulimit -n)"`
+	MaxClients     int            `env:"MAX_CLIENTS" envDefault:"0" min:"0" help:"connections of clients at once; beyond that, those are closed that have been idle for longest; 0: one for each 32k that the container may use; at most half of the files that the process may open (ulimit -n)"`
 	MaxClientsAddr int            `env:"MAX_CLIENTS_PER_ADDRESS" envDefault:"0" min:"0" help:"of these from one address (IPv6: one /64) that is no trusted proxy's; beyond that, its longest idle one is closed, or the new one is answered 503; 0: no limit"`
 	StickySecret   string         `env:"STICKY_SECRET" help:"signs the cookies of sticky sessions, so that they hold over a restart of the proxy and for several proxies; at least 16 characters; default: drawn at each start"`
+	BufferMemory   discovery.Size `env:"BUFFER_MEMORY" envDefault:"0" allowed:"a size such as 64m" help:"for all that is buffered of requests and responses; when it is used up, requests are sent on as they come and not repeated; 0: a quarter of what the container may use"`
 	TrustedProxies Prefixes       `env:"TRUSTED_PROXIES" help:"peers whose X-Forwarded-* are believed and appended to: CIDRs, addresses, private"`
 
 	AccessLog       AccessLog     `env:"ACCESS_LOG" envDefault:"combined" help:"to stdout, buffered"`

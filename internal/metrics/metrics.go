@@ -30,6 +30,8 @@ var (
 	parkedTotal     = desc("parked_total", "Requests that had to wait for a ready backend.", "service")
 	clients         = desc("client_connections", "Connections of clients.")
 	clientsClosed   = desc("client_connections_closed_total", "Connections of clients that were closed to make room, by the reason: idle, the longest idle of all when LONGSHORE_MAX_CLIENTS was reached; address, for LONGSHORE_MAX_CLIENTS_PER_ADDRESS.", "reason")
+	buffered        = desc("buffer_bytes", "Memory in use for what is buffered of requests and responses, see LONGSHORE_BUFFER_MEMORY.")
+	bufferRefused   = desc("buffer_refused_total", "How often there was not enough of that, so that something was not buffered.")
 	connected       = desc("docker_connected", "1 while the event stream of the Docker engine is open.")
 	linesDropped    = desc("log_lines_dropped_total", "Lines of the access log (stdout) or the log (stderr) that were dropped because the reader was too slow.", "stream")
 	buildInfo       = desc("build_info", "Always 1.", "version", "goversion")
@@ -81,7 +83,7 @@ func (m *Metrics) Applied(add bool, took time.Duration) {
 // Describe sends what Collect can send.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{requests, duration, backendRequests, backendFailures, backendInFlight,
-		backendUp, retries, parked, parkedTotal, clients, clientsClosed, connected, linesDropped, buildInfo} {
+		backendUp, retries, parked, parkedTotal, clients, clientsClosed, buffered, bufferRefused, connected, linesDropped, buildInfo} {
 		ch <- d
 	}
 }
@@ -120,6 +122,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	if m.Server != nil {
 		v := m.Server.View()
 		gauge(clients, float64(v.Clients))
+		gauge(buffered, float64(v.Buffered))
+		counter(bufferRefused, v.Unbuffered)
 		for _, cause := range proxy.CloseCauses() {
 			counter(clientsClosed, v.Closed[cause], cause.String())
 		}
