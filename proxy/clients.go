@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net"
@@ -273,7 +274,7 @@ func (cs *clients) dismiss(n int, now time.Time, mayGo func(*client) bool) (dism
 		if len(longest) == n && since >= longest[n-1].since {
 			continue
 		}
-		i, _ := slices.BinarySearchFunc(longest, since, func(a candidate, t int64) int { return int(a.since - t) })
+		i, _ := slices.BinarySearchFunc(longest, since, func(a candidate, t int64) int { return cmp.Compare(a.since, t) })
 		longest = slices.Insert(longest, i, candidate{c, since})
 		longest = longest[:min(len(longest), n)]
 	}

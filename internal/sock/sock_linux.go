@@ -8,27 +8,27 @@ import (
 // These are recv and send, which cost less than read and write: those go through what files have in common.
 
 func read(fd uintptr, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), syscall.MSG_DONTWAIT, 0, 0)
+	n, _, errno := syscall.RawSyscall6(sysRecvfrom, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), syscall.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 
 func write(fd uintptr, a, b []byte) (int, syscall.Errno) {
 	const flags = syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
 	if len(b) == 0 {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(a))), uintptr(len(a)), flags, 0, 0)
+		n, _, errno := syscall.RawSyscall6(sysSendto, fd, uintptr(unsafe.Pointer(unsafe.SliceData(a))), uintptr(len(a)), flags, 0, 0)
 		return int(n), errno
 	}
 	v := [2]syscall.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
 	v[0].SetLen(len(a))
 	v[1].SetLen(len(b))
 	m := syscall.Msghdr{Iov: &v[0], Iovlen: 2}
-	n, _, errno := syscall.RawSyscall(syscall.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&m)), flags)
+	n, _, errno := syscall.RawSyscall(sysSendmsg, fd, uintptr(unsafe.Pointer(&m)), flags)
 	return int(n), errno
 }
 
 func peek(fd uintptr) (int, syscall.Errno) {
 	var b [1]byte
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	n, _, errno := syscall.RawSyscall6(sysRecvfrom, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 
