@@ -26,6 +26,35 @@ type Link struct {
 	Connected bool
 	Since     time.Time // of the last change of Connected
 	Err       error     // why it is not connected, nil while it is
+	Trouble   Trouble   // of what kind Err is
+	Cure      string    // what a user can do about it, empty: wait
+}
+
+// A Trouble is why a Link is not connected, by what is to be done about it.
+type Trouble string
+
+// The kinds of trouble; the zero Trouble is none.
+const (
+	Away      Trouble = "away"      // nobody answers, and nothing of the following
+	Denied    Trouble = "denied"    // the socket may not be opened by this user
+	Forbidden Trouble = "forbidden" // a request was refused, as socket proxies do
+	Missing   Trouble = "missing"   // there is no socket
+	Silent    Trouble = "silent"    // connections are accepted, and not answered
+	Stale     Trouble = "stale"     // there is a socket, and for long nobody has listened at it
+)
+
+// Troubles are all kinds.
+var Troubles = []Trouble{Away, Denied, Forbidden, Missing, Silent, Stale}
+
+// Why is Err with its cure, for people.
+func (l Link) Why() string {
+	if l.Err == nil {
+		return ""
+	}
+	if l.Cure == "" {
+		return l.Err.Error()
+	}
+	return l.Err.Error() + "; " + l.Cure
 }
 
 // A Key identifies one run of one port of a container.

@@ -165,6 +165,79 @@ func TestEngineLiveRestore(t *testing.T) {
 	}
 }
 
+// TestEngineFrozen stops an engine's process, which keeps its socket open: that is noticed, costs no request, and
+// is over when it goes on.
+func TestEngineFrozen(t *testing.T) {
+	dockertest.Engine(t)
+	e := newEngine(t)
+	e.load(dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090"))
+	e.docker("run", "-d", "--label", "test.replica", dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090"))
+	ls := onHost(t, "DOCKER_HOST=unix://"+e.socket, "LONGSHORE_LABEL=test.replica", "LONGSHORE_PROJECT=*")
+	ls.waitUp(1)
+
+	frozen := time.Now()
+	e.cmd.Process.Signal(syscall.SIGSTOP)
+	t.Cleanup(func() { e.cmd.Process.Signal(syscall.SIGCONT) })
+	dockertest.Wait(t, "the silence to be noticed", func() bool {
+		_, body := ls.admin("/metrics")
+		return strings.Contains(body, "\nlongshore_docker_connected 0\n") && strings.Contains(body, "\nlongshore_docker_trouble{kind=\"silent\"} 1\n")
+	})
+	took := time.Since(frozen)
+	t.Logf("noticed after %v", took)
+	if took > 15*time.Second {
+		t.Errorf("noticed after %v, want a few seconds", took)
+	}
+	if code, body := ls.admin("/readyz"); code != 200 || !strings.Contains(body, "without the docker daemon since") || !strings.Contains(body, "stopped or overloaded") {
+		t.Errorf("/readyz: %d %q, want 200 and what is wrong", code, body)
+	}
+	ls.wantShares(4, 4)
+
+	e.cmd.Process.Signal(syscall.SIGCONT)
+	dockertest.Wait(t, "the engine to be back", func() bool { return ls.state().Docker.Connected })
+	id := e.docker("run", "-d", "--label", "test.replica", dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090"))
+	dockertest.Wait(t, "another replica to be up", func() bool { return ls.state().backend(id).State == "up" })
+}
+
+// TestEngineStaleSocket restarts an engine whose socket is mounted as a file, which the container then has for ever,
+// and in its directory, where the new one is found.
+func TestEngineStaleSocket(t *testing.T) {
+	dockertest.Engine(t)
+	e := newEngine(t)
+	proxy := func(args ...string) *longshore {
+		t.Helper()
+		args = append([]string{"run", "-d", "-p", "127.0.0.1::9180", "-e", "LONGSHORE_LABEL=test.replica"}, args...)
+		id := dockertest.Docker(t, append(args, dockertest.Image(t, "longshore/cmd/longshore"))...)
+		t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", id) })
+		ls := client(t, "", dockertest.Published(t, id, "9180"))
+		dockertest.Wait(t, "the engine to be found", func() bool { _, body := ls.admin("/readyz"); return body == "ready\n" })
+		return ls
+	}
+	file := proxy("-v", e.socket+":/var/run/docker.sock:ro")
+	dir := proxy("-v", e.dir+":/run/host:ro", "-e", "DOCKER_HOST=unix:///run/host/docker.sock")
+
+	e.stop(syscall.SIGTERM)
+	for _, ls := range []*longshore{file, dir} {
+		dockertest.Wait(t, "the loss to be noticed", func() bool {
+			_, body := ls.admin("/readyz")
+			return strings.Contains(body, "without the docker daemon since")
+		})
+	}
+	e.start()
+	dockertest.Wait(t, "the new engine to be found in the directory", func() bool { _, body := dir.admin("/readyz"); return body == "ready\n" })
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) { // it counts as stale after half of that
+		code, body := file.admin("/readyz")
+		if code == 200 && strings.Contains(body, "mount the directory (-v /run:/run/host:ro) and set DOCKER_HOST=unix:///run/host/docker.sock") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("/readyz with the dead socket: %d %q, want 200 and what to do", code, body)
+		}
+	}
+	if _, body := file.admin("/metrics"); !strings.Contains(body, "\nlongshore_docker_trouble{kind=\"stale\"} 1\n") {
+		t.Error("the metric does not say that the socket is stale")
+	}
+}
+
 // TestEngineReconnects: what the proxy holds does not grow with the number of times that the stream was cut.
 func TestEngineReconnects(t *testing.T) {
 	dockertest.Engine(t)

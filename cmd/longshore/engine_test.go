@@ -464,6 +464,15 @@ func TestEngineUser(t *testing.T) {
 	ls := client(t, dockertest.Published(t, id, "80"), dockertest.Published(t, id, "9180"))
 	ls.waitUp(1)
 	ls.wantShares(4, 4)
+
+	stranger := dockertest.Docker(t, "run", "-d", "-u", "65534:65534", "-p", "127.0.0.1::9180",
+		"-v", "/var/run/docker.sock:/var/run/docker.sock:ro", dockertest.Image(t, "longshore/cmd/longshore"))
+	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", stranger) })
+	ls = client(t, "", dockertest.Published(t, stranger, "9180"))
+	dockertest.Wait(t, "/readyz to name the group", func() bool {
+		code, body := ls.admin("/readyz")
+		return code == 503 && strings.Contains(body, fmt.Sprintf(`(group_add: ["%s"])`, gid))
+	})
 }
 
 // TestEngineStreamCut puts a proxy in front of the socket that cuts the stream: neither state nor a

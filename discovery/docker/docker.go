@@ -51,6 +51,9 @@ type pace struct {
 	calm   time.Duration // a stream that lived as long is not worth a word when it is cut: 500 ms
 	answer time.Duration // longest wait for an answer: 10 s
 	lonely time.Duration // that nobody is chosen, until that is worth a word: 10 s
+	ping   time.Duration // between two pings: 5 s
+	pong   time.Duration // longest wait for the answer to a ping: 3 s
+	remind time.Duration // until the first reminder that the engine is away, and until a socket is stale: 30 s
 }
 
 // Applied tells how a publish came about.

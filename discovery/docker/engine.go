@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	api "github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/client"
@@ -21,11 +23,15 @@ import (
 // stayConnected keeps a stream of events open until ctx is done, and has a list made at each start.
 func (s *Source) stayConnected(ctx context.Context, box *mailbox) {
 	var seen sighting
+	var again reminder
 	for wait := time.Duration(0); ; {
 		began := time.Now()
 		up, err := s.follow(ctx, box, &seen)
 		if ctx.Err() != nil {
 			return
+		}
+		if !up.IsZero() {
+			again = reminder{}
 		}
 		if !up.IsZero() && time.Since(up) >= or(s.pace.calm, 500*time.Millisecond) {
 			// Proxies before the engine's socket do this every few minutes. It is news only if it
@@ -38,7 +44,7 @@ func (s *Source) stayConnected(ctx context.Context, box *mailbox) {
 		wait = nextWait(wait, local, !up.IsZero())
 		pause := max(wait-time.Since(began), leastWait) // who let us wait for an answer is not in a hurry
 		pause = pause/2 + rand.N(pause/2)
-		s.lost(err, pause)
+		s.lost(err, pause, &again)
 		select {
 		case <-ctx.Done():
 			return
@@ -77,6 +83,9 @@ func (s *Source) follow(ctx context.Context, box *mailbox, seen *sighting) (up t
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
+	if err := s.agree(ctx); err != nil {
+		return up, err
+	}
 	options := events.ListOptions{Filters: wanted()}
 	if !seen.newest.IsZero() {
 		// What the engine remembers of the time we did not listen: a list does not show that a
@@ -114,6 +123,8 @@ func (s *Source) follow(ctx context.Context, box *mailbox, seen *sighting) (up t
 
 	relist := time.NewTicker(or(s.pace.relist, 30*time.Second))
 	defer relist.Stop()
+	ping := time.NewTicker(or(s.pace.ping, 5*time.Second))
+	defer ping.Stop()
 	for {
 		l, err := s.list(ctx)
 		if err != nil {
@@ -134,15 +145,43 @@ func (s *Source) follow(ctx context.Context, box *mailbox, seen *sighting) (up t
 			}
 		}
 		box.put(l)
-		select {
-		case <-relist.C:
-		case err := <-cut:
-			return up, fmt.Errorf("docker: events: %w", err)
-		case <-ctx.Done():
-			return up, ctx.Err()
+		for listed := true; listed; {
+			select {
+			case <-ping.C:
+				s.ping(ctx)
+			case <-relist.C:
+				listed = false
+			case err := <-cut:
+				return up, fmt.Errorf("docker: events: %w", err)
+			case <-ctx.Done():
+				return up, ctx.Err()
+			}
 		}
 	}
 }
+
+// agree settles which version of the API is spoken. The answer to a ping tells the engine's. Some socket proxies
+// deny that; then the engine tells when it refuses a version that is too new for it.
+func (s *Source) agree(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, or(s.pace.answer, 10*time.Second))
+	defer cancel()
+	ping, err := s.Client.Ping(ctx)
+	switch {
+	case err == nil:
+		s.Client.NegotiateAPIVersionPing(ping)
+		return nil
+	case ctx.Err() != nil || client.IsErrConnectionFailed(err):
+		return fmt.Errorf("docker: ping: %w", err)
+	}
+	if _, err = s.Client.ContainerList(ctx, api.ListOptions{Limit: 1}); err != nil {
+		if m := newestVersion.FindStringSubmatch(err.Error()); m != nil {
+			s.Client.NegotiateAPIVersionPing(types.Ping{APIVersion: m[1]})
+		}
+	}
+	return nil // what else is wrong, the list will tell
+}
+
+var newestVersion = regexp.MustCompile(`is too new. Maximum supported API version is (\d+\.\d+)`)
 
 func (s *Source) list(ctx context.Context) (l listing, err error) {
 	ctx, cancel := context.WithTimeout(ctx, or(s.pace.answer, 10*time.Second))
@@ -159,21 +198,6 @@ func (s *Source) connected() {
 		s.link.Store(&discovery.Link{Connected: true, Since: time.Now()})
 		s.log().Info("connected to the docker engine", "host", s.Client.DaemonHost(), "api", s.Client.ClientVersion())
 	}
-}
-
-func (s *Source) lost(err error, wait time.Duration) {
-	was := s.link.Load()
-	switch {
-	case was == nil:
-		s.log().Warn("no docker engine answers, waiting for it", "err", err, "host", s.Client.DaemonHost())
-	case was.Connected:
-		s.log().Warn("lost the docker daemon, keeping the last state", "err", err, "retry_in", wait)
-	default:
-		s.log().Debug("the docker daemon is still away", "err", err, "retry_in", wait)
-		s.link.Store(&discovery.Link{Since: was.Since, Err: err})
-		return
-	}
-	s.link.Store(&discovery.Link{Since: time.Now(), Err: err})
 }
 
 // An inquiry inspects containers, a few at a time, each at most once at a time. The loop of Watch
@@ -216,6 +240,9 @@ func (s *Source) inspect(ctx context.Context, id string) answer {
 		a.gone = true
 	case err != nil:
 		a.err = fmt.Errorf("docker: inspect: %w", err)
+		if kind, cure := diagnose(err, "", false); kind == discovery.Forbidden {
+			a.err = fmt.Errorf("%w: %s", a.err, cure)
+		}
 	case a.found.ContainerJSONBase == nil || a.found.Config == nil:
 		a.err = errors.New("docker: inspect: the answer is incomplete")
 	}

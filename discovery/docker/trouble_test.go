@@ -1,15 +1,25 @@
 package docker
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/events"
+
+	"longshore/discovery"
+	"longshore/internal/dockertest"
 )
 
 // inspects are requests for single containers.
@@ -51,6 +61,155 @@ func TestSocketGone(t *testing.T) {
 	}
 	if n := strings.Count(w.log.String(), "level=WARN"); n != 1 {
 		t.Errorf("%d warnings, want 1:\n%s", n, w.log)
+	}
+}
+
+// A socket that is there without anybody listening, as the mounted one of an engine that was restarted, is
+// complained of again, and then counts as stale.
+func TestSocketStale(t *testing.T) {
+	d := startDaemon(t, demo())
+	s := d.source("web")
+	s.pace.remind = 500 * time.Millisecond
+	w := watch(t, s)
+	w.until("web-1 172.18.0.4:80 #1")
+	d.server.Listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	d.vanish()
+	w.link("away", func(l discovery.Link) bool { return l.Trouble == discovery.Away && l.Cure == "" })
+	w.link("stale", func(l discovery.Link) bool {
+		return l.Trouble == discovery.Stale && strings.Contains(l.Why(), "set DOCKER_HOST=unix:///run/host/docker.sock")
+	})
+	dockertest.Wait(t, "two reminders", func() bool { return strings.Count(w.log.String(), "level=WARN") == 3 })
+	warnings := regexp.MustCompile(`level=WARN msg="([^"]*)".*`).FindAllStringSubmatch(w.log.String(), -1)
+	for i, want := range []string{"lost the docker daemon, keeping the last state", "the docker daemon is still away", "the docker daemon is still away"} {
+		if got := warnings[i]; got[1] != want || strings.Contains(got[0], " cure=") != (i > 0) {
+			t.Errorf("warning %d: %s, want %q", i+1, got[0], want)
+		}
+	}
+	os.Remove(d.socket)
+	d.listen()
+	w.link("connected", func(l discovery.Link) bool { return l.Connected && l.Trouble == "" })
+}
+
+// An engine that is stopped with its socket open is missed although its stream is not cut, and is back when it
+// goes on. What happened meanwhile is not lost.
+func TestFrozen(t *testing.T) {
+	d := startDaemon(t, demo())
+	s := d.source("web")
+	s.pace.ping, s.pace.pong = 100*time.Millisecond, 200*time.Millisecond
+	w := watch(t, s)
+	w.until("web-1 172.18.0.4:80 #1")
+	frozen := make(chan struct{})
+	d.set(func() { d.frozen = frozen })
+	w.link("silent", func(l discovery.Link) bool {
+		return l.Trouble == discovery.Silent && l.Why() == "docker: ping: context deadline exceeded; the engine holds its socket open and does not answer: see whether its process is stopped or overloaded"
+	})
+	d.set(func() { d.frozen = nil })
+	close(frozen)
+	w.link("connected", func(l discovery.Link) bool { return l.Connected && l.Err == nil })
+	d.do("exit demo-web-1 3")
+	w.until("web-1 #1 down: exited (3)")
+	if n := len(d.asked("/events")); n != 1 {
+		t.Errorf("%d streams of events, want one that was never cut", n)
+	}
+	if n := strings.Count(w.log.String(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings, want 1:\n%s", n, w.log)
+	}
+}
+
+// A socket proxy that denies pings leaves the engine's version to be learnt from its refusal.
+func TestPingDenied(t *testing.T) {
+	d := startDaemon(t, demo())
+	d.deny = "/_ping"
+	s := d.source("web")
+	s.pace.ping = 10 * time.Millisecond // its refusal is an answer
+	w := watch(t, s)
+	w.until("web-1 172.18.0.4:80 #1")
+	if got := s.Client.ClientVersion(); got != "1.41" {
+		t.Errorf("version %s, want the engine's, 1.41", got)
+	}
+	dockertest.Wait(t, "pings", func() bool { return len(d.asked("HEAD /_ping")) > 3 })
+	if l := s.Link(); !l.Connected || strings.Contains(w.log.String(), "level=WARN") {
+		t.Errorf("%+v:\n%s", l, w.log)
+	}
+}
+
+// What a socket proxy forbids is said with what it should allow.
+func TestForbidden(t *testing.T) {
+	for _, what := range []string{"/containers/json", "/events"} {
+		d := startDaemon(t, demo())
+		d.deny = what
+		w := watch(t, d.source("web"))
+		w.link("forbidden", func(l discovery.Link) bool {
+			return l.Trouble == discovery.Forbidden && strings.Contains(l.Why(), "Forbidden by administrative rules.; let the socket proxy allow GET of /events, ")
+		})
+		if !strings.Contains(w.log.String(), "level=WARN msg=\"no docker engine answers, waiting for it\"") || !strings.Contains(w.log.String(), " cure=\"let the socket proxy allow") {
+			t.Errorf("log:\n%s", w.log)
+		}
+	}
+	d := startDaemon(t, demo())
+	d.deny = d.model.boxes["demo-web-1"].id
+	watch(t, d.source("web")).until("skip demo-web-1: docker: inspect: Error response from daemon: Forbidden by administrative rules.: let the socket proxy allow GET of /events, ")
+}
+
+// link waits until the link to the engine is as it should.
+func (w *watched) link(what string, ok func(discovery.Link) bool) {
+	w.t.Helper()
+	defer func() {
+		if w.t.Failed() {
+			w.t.Logf("link %+v, log:\n%s", w.Link(), w.log)
+		}
+	}()
+	dockertest.Wait(w.t, "the link to be "+what, func() bool { return ok(w.Link()) })
+}
+
+func TestDiagnose(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "docker.sock")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if err := os.Chown(socket, -1, os.Getgid()); err != nil {
+		t.Fatal(err)
+	}
+	refused := errors.New("Cannot connect to the Docker daemon")
+	for _, test := range []struct {
+		name string
+		err  error
+		host string
+		long bool
+		want discovery.Trouble
+		cure string
+	}{
+		{"refused", refused, "unix://" + socket, false, discovery.Away, ""},
+		{"refused for long", refused, "unix://" + socket, true, discovery.Stale, "set DOCKER_HOST=unix:///run/host/docker.sock"},
+		{"refused elsewhere", refused, "tcp://127.0.0.1:2375", true, discovery.Away, ""},
+		{"no socket", refused, "unix://" + dir + "/none", false, discovery.Missing, "-v /var/run/docker.sock:" + dir + "/none:ro"},
+		{"a directory", refused, "unix://" + dir, true, discovery.Missing, dir + " is a directory"},
+		{"not allowed", fmt.Errorf("dial: %w", syscall.EACCES), "unix://" + socket, true, discovery.Denied, fmt.Sprintf(`(group_add: ["%d"])`, os.Getgid())},
+		{"403", fmt.Errorf("list: %w", errdefs.ErrPermissionDenied), "tcp://proxy:2375", true, discovery.Forbidden, "CONTAINERS=1"},
+		{"silence", fmt.Errorf("list: %w", context.DeadlineExceeded), "unix://" + socket, true, discovery.Silent, "stopped or overloaded"},
+	} {
+		kind, cure := diagnose(test.err, test.host, test.long)
+		if kind != test.want || !strings.Contains(cure, test.cure) || (cure == "") != (test.cure == "") {
+			t.Errorf("%s: %s, %q; want %s and in the cure %q", test.name, kind, cure, test.want, test.cure)
+		}
+	}
+}
+
+// The engine is away for six hours, and asked for every ten seconds.
+func TestReminder(t *testing.T) {
+	var r reminder
+	var got []string
+	for after := time.Duration(0); after < 6*time.Hour; after += 10 * time.Second {
+		if r.due(after, 30*time.Second) {
+			got = append(got, after.String())
+		}
+	}
+	const want = "[30s 1m30s 3m30s 7m30s 15m30s 31m30s 1h3m30s 2h3m30s 3h3m30s 4h3m30s 5h3m30s]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("%v, want %s", got, want)
 	}
 }
 

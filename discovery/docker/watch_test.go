@@ -40,6 +40,8 @@ type daemon struct {
 	streams  map[chan events.Message]bool
 	cut      chan struct{} // closed to end all streams
 	away     bool          // answers nothing but 503
+	deny     string        // requests with this text are answered 403
+	frozen   chan struct{} // while it is open nothing is answered; nil: all is
 	silent   bool          // sends no header of /events before the first event
 	slow     map[string]chan struct{}
 	late     time.Duration // every list and inspect takes as long
@@ -118,10 +120,27 @@ func (d *daemon) set(f func()) {
 func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.mu.Lock()
 	d.requests = append(d.requests, r.Method+" "+r.URL.String())
-	away, late := d.away, d.late
+	away, late, frozen, deny := d.away, d.late, d.frozen, d.deny
 	d.mu.Unlock()
+	if frozen != nil {
+		select {
+		case <-frozen:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	if deny != "" && strings.Contains(r.URL.Path, deny) {
+		http.Error(w, "Forbidden by administrative rules.", http.StatusForbidden)
+		return
+	}
 	if away {
 		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	if version, _, _ := strings.Cut(r.URL.Path[1:], "/"); strings.HasPrefix(version, "v") && version != "v1.41" {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, `{"message":"client version %s is too new. Maximum supported API version is 1.41"}`, version[1:])
 		return
 	}
 	path := strings.TrimPrefix(r.URL.Path, "/v1.41")

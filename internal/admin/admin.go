@@ -47,12 +47,12 @@ func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {
 	case !h.Router.Applied():
 		text := "waiting for the first state"
 		if h.Link != nil && h.Link().Err != nil {
-			text += ": " + h.Link().Err.Error()
+			text += ": " + h.Link().Why()
 		}
 		http.Error(w, text, http.StatusServiceUnavailable)
 	case h.Link != nil && !h.Link().Connected:
 		l := h.Link()
-		fmt.Fprintf(w, "ready, without the docker daemon since %s: %v\n", l.Since.Format(time.RFC3339), l.Err)
+		fmt.Fprintf(w, "ready, without the docker daemon since %s: %s\n", l.Since.Format(time.RFC3339), l.Why())
 	default:
 		fmt.Fprintln(w, "ready")
 	}
@@ -68,6 +68,7 @@ type link struct {
 	Connected bool   `json:"connected"`
 	Since     string `json:"since,omitempty"`
 	Error     string `json:"error,omitempty"`
+	Cure      string `json:"cure,omitempty"`
 }
 
 type service struct {
@@ -106,7 +107,7 @@ func (h *Handler) state(w http.ResponseWriter, _ *http.Request) {
 			s.Docker.Since = l.Since.Format(time.RFC3339Nano)
 		}
 		if l.Err != nil {
-			s.Docker.Error = l.Err.Error()
+			s.Docker.Error, s.Docker.Cure = l.Err.Error(), l.Cure
 		}
 	}
 	t := h.Router.Table()

@@ -32,7 +32,8 @@ var (
 	clientsClosed   = desc("client_connections_closed_total", "Connections of clients that were closed to make room, by the reason: idle, the longest idle of all when LONGSHORE_MAX_CLIENTS was reached; address, for LONGSHORE_MAX_CLIENTS_PER_ADDRESS.", "reason")
 	buffered        = desc("buffer_bytes", "Memory in use for what is buffered of requests and responses, see LONGSHORE_BUFFER_MEMORY.")
 	bufferRefused   = desc("buffer_refused_total", "How often there was not enough of that, so that something was not buffered.")
-	connected       = desc("docker_connected", "1 while the event stream of the Docker engine is open.")
+	connected       = desc("docker_connected", "1 while the event stream of the Docker engine is open and the engine answers.")
+	trouble         = desc("docker_trouble", "1 for why docker_connected is 0: away, denied, forbidden, missing, silent, stale.", "kind")
 	linesDropped    = desc("log_lines_dropped_total", "Lines of the access log (stdout) or the log (stderr) that were dropped because the reader was too slow.", "stream")
 	buildInfo       = desc("build_info", "Always 1.", "version", "goversion")
 )
@@ -83,7 +84,7 @@ func (m *Metrics) Applied(add bool, took time.Duration) {
 // Describe sends what Collect can send.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{requests, duration, backendRequests, backendFailures, backendInFlight,
-		backendUp, retries, parked, parkedTotal, clients, clientsClosed, buffered, bufferRefused, connected, linesDropped, buildInfo} {
+		backendUp, retries, parked, parkedTotal, clients, clientsClosed, buffered, bufferRefused, connected, trouble, linesDropped, buildInfo} {
 		ch <- d
 	}
 }
@@ -128,8 +129,14 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 			counter(clientsClosed, v.Closed[cause], cause.String())
 		}
 	}
-	up := m.link != nil && m.link().Connected
-	gauge(connected, truth(up))
+	var link discovery.Link
+	if m.link != nil {
+		link = m.link()
+	}
+	gauge(connected, truth(link.Connected))
+	for _, kind := range discovery.Troubles {
+		gauge(trouble, truth(link.Trouble == kind), string(kind))
+	}
 	for stream, dropped := range m.Dropped {
 		counter(linesDropped, dropped(), stream)
 	}

@@ -28,7 +28,7 @@ func TestScrape(t *testing.T) {
 	}
 	s.Services = []discovery.Service{svc}
 	r.Apply(s)
-	m := New(r, func() discovery.Link { return discovery.Link{Connected: true} })
+	m := New(r, func() discovery.Link { return discovery.Link{Trouble: discovery.Stale} })
 	m.Applied(true, 3*time.Millisecond)
 	m.Applied(false, time.Hour)
 
@@ -37,7 +37,9 @@ func TestScrape(t *testing.T) {
 	body := rec.Body.String()
 	for _, want := range []string{
 		`longshore_backend_up{backend="web-1",service="web"} 0`,
-		`longshore_docker_connected 1`,
+		`longshore_docker_connected 0`,
+		`longshore_docker_trouble{kind="stale"} 1`,
+		`longshore_docker_trouble{kind="away"} 0`,
 		`longshore_event_to_applied_seconds_bucket{change="add",le="0.01"} 1`,
 		`longshore_event_to_applied_seconds_bucket{change="remove",le="5"} 0`,
 		`longshore_event_to_applied_seconds_count{change="remove"} 1`,
