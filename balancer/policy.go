@@ -72,6 +72,9 @@ func (p Policy) String() string { return strings.Replace(policies[p.kind].names[
 // MarshalText returns the canonical name.
 func (p Policy) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
+// longestKey is how long the key of hash may be: policies are shown to people.
+const longestKey = 200
+
 // UnmarshalText reads a policy as nginx spells it in an upstream block, with or without the semicolon.
 func (p *Policy) UnmarshalText(b []byte) error {
 	text := strings.TrimSuffix(strings.TrimSpace(string(b)), ";")
@@ -79,6 +82,9 @@ func (p *Policy) UnmarshalText(b []byte) error {
 	name, key := strings.Join(words, " "), ""
 	if len(words) > 1 && words[0] == "hash" {
 		key, words[1] = unquote(words[1]), "KEY"
+		if len(key) > longestKey {
+			return fmt.Errorf("balancing policy hash: want a key of at most %d characters", longestKey)
+		}
 		if _, err := parseKey(key); err != nil {
 			return fmt.Errorf("balancing policy %q: %w", name, err)
 		}

@@ -159,11 +159,11 @@ func (all clauses) judge(subject string, status int, h http.Header, body []byte)
 			values := h.Values(c.name)
 			switch {
 			case c.not && len(values) > 0:
-				return "header " + c.name + " is set"
+				return "header " + cut(c.name) + " is set"
 			case !c.not && len(values) == 0:
-				return "header " + c.name + " is missing"
+				return "header " + cut(c.name) + " is missing"
 			case c.op != "" && !c.holds(values...):
-				return "header " + c.name + c.unmatched()
+				return "header " + cut(c.name) + c.unmatched()
 			}
 		case "body":
 			if !c.holds(string(body)) {
@@ -183,7 +183,18 @@ func (c clause) holds(values ...string) bool {
 	return slices.ContainsFunc(values, equal) != strings.HasPrefix(c.op, "!")
 }
 
-func (c clause) unmatched() string { return " does not match " + joinWords([]string{c.op, c.value}) }
+func (c clause) unmatched() string {
+	return " does not match " + joinWords([]string{c.op, cut(c.value)})
+}
+
+// cut is the beginning of what a user wrote, for a message: a label can be of any length.
+func cut(s string) string {
+	const longest = 200
+	if len(s) <= longest {
+		return s
+	}
+	return strings.ToValidUTF8(s[:longest], "") + "…"
+}
 
 // splitMatch splits text into clauses, and those into words, as nginx reads its configuration: a semicolon
 // ends a clause and white space a word; a quoted word may hold both; a backslash keeps what follows from

@@ -2,6 +2,7 @@ package health
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -128,6 +129,24 @@ func TestMatchRefuses(t *testing.T) {
 		}
 		if m != (Match{"before"}) {
 			t.Errorf("%q: an error, and the match has changed", text)
+		}
+	}
+}
+
+// TestLongReasons: a failed check does not repeat a label of any length.
+func TestLongReasons(t *testing.T) {
+	long := strings.Repeat("x", 600_000)
+	var m Match
+	if err := m.UnmarshalText([]byte("header X = " + long + "; body ~ " + long[:900])); err != nil {
+		t.Fatal(err)
+	}
+	all, _ := parseMatch(m.text)
+	for _, got := range []string{
+		all.judge("header", 0, http.Header{"X": {"y"}}, nil), all.judge("body", 0, nil, nil),
+		Check{Path: "/" + long}.failed("no").Error(), Check{Type: GRPC, GRPCService: long}.failed("no").Error(),
+	} {
+		if !strings.Contains(got, strings.Repeat("x", 199)+"…") && !strings.Contains(got, strings.Repeat("x", 200)+"…") || len(got) > 300 {
+			t.Errorf("%d bytes: %.300s", len(got), got)
 		}
 	}
 }

@@ -92,11 +92,11 @@ func (c Check) failed(why string) error {
 	which, path, of := "health check", "", ""
 	switch c.kind() {
 	case HTTP:
-		path = c.path()
+		path = cut(c.path())
 	case GRPC:
 		which = "gRPC health check"
 		if c.GRPCService != "" {
-			of = " of " + c.GRPCService
+			of = " of " + cut(c.GRPCService)
 		}
 	}
 	if c.OtherPort != 0 {

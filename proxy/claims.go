@@ -208,7 +208,7 @@ func (n routeNews) tell(log *slog.Logger) {
 // news lists what has changed about contested routes since the table before, sorted.
 func (t *Table) news(was *Table) (all []routeNews) {
 	now, then := t.routes.claims, was.routes.claims
-	if len(now.contested)+len(then.contested) == 0 {
+	if t.routes == was.routes || len(now.contested)+len(then.contested) == 0 {
 		return nil
 	}
 	routes := maps.Clone(then.contested)

@@ -60,7 +60,7 @@ func (c *container) nameToBe() string {
 // title is a container's name for people, the same after it was recreated and under each compose.
 func (c *container) title(withProject bool) string {
 	if c.service == "" || c.number == "" {
-		return c.name
+		return config.Clip(c.name)
 	}
 	name := c.service + "-" + c.number
 	if withProject {

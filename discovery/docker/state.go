@@ -55,7 +55,8 @@ func (w world) state() (discovery.State, []note) {
 	slices.SortStableFunc(pools, byAge) // the oldest keeps its name
 	names := make(map[string]bool)
 	for _, p := range pools {
-		for names[p.name] { // a label can say anything, also another service's "project/name"
+		p.name = config.Clip(p.name) // a path may be long
+		for names[p.name] {          // a label can say anything, also another service's "project/name"
 			p.name += "'"
 		}
 		names[p.name] = true

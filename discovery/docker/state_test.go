@@ -503,6 +503,8 @@ func TestLongLabels(t *testing.T) {
 	for i, l := range []string{"longshore.host=", "longshore.path=", "longshore.network=", "longshore.port=", "longshore.", "longshore.service=", "longshore.balancer=", "longshore.sticky="} {
 		m.service(fmt.Sprint("web-", i+1), "longshore.health.path=/", l+long)
 	}
+	m.service("hash-1", "longshore.balancer=hash $host"+long)
+	m.service("virtual-4").env = []string{"VIRTUAL_HOST=a", "VIRTUAL_PATH=/" + long[:4000]}
 	m.service("virtual-1").env = []string{"VIRTUAL_HOST=a", "VIRTUAL_PORT=" + long}
 	m.service("virtual-2").env = []string{"VIRTUAL_HOST=" + long}
 	m.service("virtual-3", balanceLabel+"="+long).env = []string{"VIRTUAL_HOST=a", "VIRTUAL_PORT=80"}
@@ -514,6 +516,11 @@ func TestLongLabels(t *testing.T) {
 	}
 	if n := len(describe(st)); n > 20_000 {
 		t.Errorf("the state takes %d bytes", n)
+	}
+	for _, s := range st.Services {
+		if len(s.Name) > 1000 || len(s.Settings.Balancer.String()) > 1000 {
+			t.Errorf("service %.50s…: a name of %d bytes", s.Name, len(s.Name))
+		}
 	}
 	for _, n := range notes {
 		if len(n.text)+len(n.container) > 1000 {

@@ -139,7 +139,7 @@ func namedLabel(label string, known []string) (name, rest string, ok bool) {
 	word := func(k string) bool {
 		return k == LabelPrefix+name && name != "service" || strings.HasPrefix(k, LabelPrefix+name+".")
 	}
-	valid := name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == ""
+	valid := name != "" && len(name) <= 63 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == ""
 	return name, rest, ok && valid && slices.Contains(known, rest) && !slices.ContainsFunc(known, word)
 }
 
