@@ -536,7 +536,7 @@ func TestStubbornProbe(t *testing.T) {
 		l.until(time.Minute)
 		close(release)
 		synctest.Wait()
-		l.expect(t, "stubborn", "p 0s, p 0s")
+		l.expect(t, "stubborn", "p 0s")
 	})
 }
 
