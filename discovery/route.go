@@ -11,8 +11,9 @@ type Route struct {
 	// Host is exact, "*.example.com" (any depth), "www.*", "~" and a regular expression, or empty for every
 	// host. Names are lower case, without port or trailing dot.
 	Host string
-	// Path is a prefix on segment borders, "/" or without a trailing slash; or "=" and an exact path; or
-	// "~" or, in any case, "~*" and a regular expression.
+	// Path is a prefix on segment borders, "/" or without a trailing slash; or "^~" and a prefix that goes before
+	// regular expressions, and ends anywhere unless it has a trailing slash; or "=" and an exact path; or "~" or, in
+	// any case, "~*" and a regular expression.
 	Path string
 	// Dest takes the place of the prefix, or of the whole path where Path is something else. It begins with
 	// "/"; empty: the target goes out as it came.
@@ -23,8 +24,14 @@ type Route struct {
 	Rank  int // among the regular expressions of services of the same age: lower first
 }
 
-// Match is the route without what it does: two routes with the same Match cannot both be had.
-func (r Route) Match() Route { return Route{Host: r.Host, Path: r.Path} }
+// Match is the route without what it does: two routes with the same Match cannot both be had. A prefix is the same
+// one wherever it may end.
+func (r Route) Match() Route {
+	if prefix, ok := r.Prefix(); ok {
+		return Route{Host: r.Host, Path: prefix}
+	}
+	return Route{Host: r.Host, Path: r.Path}
+}
 
 // String gives the form of LONGSHORE_UPSTREAM: "shop.example.com/cart", "~^www\d ~^/v\d".
 func (r Route) String() string {
@@ -57,6 +64,24 @@ func (r Route) PathRegexp() (*regexp.Regexp, error) {
 	}
 	return nil, nil
 }
+
+// Prefix is the path prefix that the route is for, without a trailing slash, if it is for one.
+func (r Route) Prefix() (path string, ok bool) {
+	path = strings.TrimPrefix(r.Path, "^~")
+	if !strings.HasPrefix(path, "/") {
+		return "", false
+	}
+	if path != "/" {
+		path = strings.TrimSuffix(path, "/")
+	}
+	return path, true
+}
+
+// First reports whether the route's prefix goes before regular expressions.
+func (r Route) First() bool { return strings.HasPrefix(r.Path, "^~") }
+
+// Loose reports whether the route's prefix ends anywhere, also within a segment.
+func (r Route) Loose() bool { return r.First() && !strings.HasSuffix(r.Path, "/") }
 
 // Exact is the one path that the route is for, if it is for one.
 func (r Route) Exact() (path string, ok bool) { return strings.CutPrefix(r.Path, "=") }

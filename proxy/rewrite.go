@@ -18,16 +18,18 @@ func rewriteTarget(uri string, r *discovery.Route) string {
 	switch {
 	case r.Dest == "" || raw == "*":
 		return uri
-	case r.Path[0] != '/':
+	}
+	prefix, ok := r.Prefix()
+	if !ok {
 		return r.Dest + query
 	}
-	return join(r.Dest, cutPrefix(raw, r.Path)) + query
+	return join(r.Dest, cutPrefix(raw, prefix, r.Loose())) + query
 }
 
-// join puts a path together of two: rest is empty or begins with a slash.
+// join puts a path together of two, with one slash where both have one.
 func join(dest, rest string) string {
-	if rest == "" {
-		return dest
+	if !strings.HasPrefix(rest, "/") {
+		return dest + rest
 	}
 	return strings.TrimSuffix(dest, "/") + rest
 }
@@ -53,26 +55,42 @@ func splitTarget(uri string) (raw, query string) {
 	return raw, query
 }
 
-// cutPrefix is what follows a prefix in a raw path that matched it: empty, or from a slash on. The prefix
-// is found by counting segments, since the client may have percent-encoded some of it, slashes too.
-func cutPrefix(raw, prefix string) string {
-	n := 0
-	if prefix != "/" {
-		n = strings.Count(prefix, "/")
-	}
+// cutPrefix is what follows a prefix in a raw path that matched it: empty, or from a slash on, unless the prefix is
+// loose. The prefix is found by counting segments, or characters, since the client may have percent-encoded some of
+// it, slashes too.
+func cutPrefix(raw, prefix string, loose bool) string {
 	if path, err := url.PathUnescape(raw); err == nil && strings.Contains(path, "/.") && path != cleanPath(path) {
 		raw = withoutDots(raw)
 	}
-	for range n {
-		raw = skipSlashes(raw)
-		for raw != "" && slash(raw) == 0 {
-			raw = raw[1:]
+	if loose {
+		raw = skipText(raw, prefix)
+	} else if prefix != "/" {
+		for range strings.Count(prefix, "/") {
+			raw = skipSlashes(raw)
+			for raw != "" && slash(raw) == 0 {
+				raw = raw[1:]
+			}
 		}
 	}
 	if rest := skipSlashes(raw); len(rest) < len(raw) {
 		return "/" + rest
 	}
-	return ""
+	return raw
+}
+
+// skipText is what follows in a raw path that begins with this text, when it is decoded and has single slashes.
+func skipText(raw, text string) string {
+	for i := 0; i < len(text) && text != "/" && raw != ""; i++ {
+		switch {
+		case text[i] == '/':
+			raw = skipSlashes(raw)
+		case raw[0] == '%':
+			raw = raw[min(3, len(raw)):]
+		default:
+			raw = raw[1:]
+		}
+	}
+	return raw
 }
 
 // slash is the length of a slash that s begins with, percent-encoded or not; zero: it begins with none.
@@ -130,7 +148,8 @@ func (x *exchange) turnAway() bool {
 		code = http.StatusForbidden
 	case x.lacksSlash():
 		_, query := splitTarget(x.in.RequestURI)
-		x.Header().Set("Location", escape(x.route.Path)+"/"+query)
+		prefix, _ := x.route.Prefix()
+		x.Header().Set("Location", escape(prefix)+"/"+query)
 		code = http.StatusMovedPermanently
 	default:
 		return false
@@ -143,11 +162,12 @@ func (x *exchange) turnAway() bool {
 // lacksSlash reports whether a request is for the very prefix of a route that was written with a slash at its end.
 func (x *exchange) lacksSlash() bool {
 	r := x.route
-	if !r.Slash || r.Dest == "" || r.Path[0] != '/' {
+	prefix, ok := r.Prefix()
+	if !r.Slash || r.Dest == "" || !ok {
 		return false
 	}
 	raw, _ := splitTarget(x.in.RequestURI)
-	return raw != "*" && cutPrefix(raw, r.Path) == ""
+	return raw != "*" && cutPrefix(raw, prefix, r.Loose()) == ""
 }
 
 // mendResponse gives what a backend says of paths the client's view of them: it sees another prefix than the
@@ -224,7 +244,7 @@ func mendPath(p string, r *discovery.Route) string {
 	}
 	ours, exact := r.Exact()
 	if !exact {
-		ours = r.Path
+		ours, _ = r.Prefix()
 	}
 	ours = escape(ours)
 	if _, ok := below(ours, r.Dest); ok && ours != "/" {

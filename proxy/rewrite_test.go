@@ -51,6 +51,17 @@ func TestRewriteTarget(t *testing.T) {
 		{"=/up", "/health/", "/up?x", "/health/?x"},
 		{`~^/v\d`, "/app", "/v1/x?y", "/app?y"},
 		{`~^/v\d`, "", "/v1/x?y", "/v1/x?y"},
+
+		{"^~/api", "/", "/api", "/"},
+		{"^~/api", "/", "/api/x", "/x"},
+		{"^~/api", "/v2", "/api;x/y?z", "/v2;x/y?z"},
+		{"^~/api", "/", "/apis", "/s"}, // as nginx does
+		{"^~/api", "/v2", "/%61p%69%2e", "/v2%2e"},
+		{"^~/api", "/v2/", "//x/../api//y", "/v2/y"},
+		{"^~/a/b", "/", "//a%2F/bc//d", "/c//d"},
+		{"^~/", "/v2", "/x", "/v2/x"},
+		{"^~/api/", "/v2/", "/api/x", "/v2/x"},
+		{"^~/api/", "/v2/", "/api", "/v2/"},
 	} {
 		if got := rewriteTarget(c.target, &discovery.Route{Path: c.path, Dest: c.dest}); got != c.want {
 			t.Errorf("%s for %s: %s becomes %s, want %s", c.dest, c.path, c.target, got, c.want)
@@ -62,11 +73,12 @@ func TestRewriteTarget(t *testing.T) {
 // the client's query.
 func FuzzRewriteTarget(f *testing.F) {
 	for _, target := range []string{"/api", "/api/x?y", "/%61pi//x", "/b/../api%2f%2e%2e/api/%zz", "http://h/api", "//api", "/api/..//api/.", "/api/%2e"} {
-		f.Add("/api", "/v2/", target)
-		f.Add("/", "/", target)
-		f.Add("/api/v1", "/a", strings.ReplaceAll(target, "api", "api/v1"))
+		f.Add("/api", "/v2/", target, false)
+		f.Add("/", "/", target, false)
+		f.Add("/api/v1", "/a", strings.ReplaceAll(target, "api", "api/v1"), false)
+		f.Add("/ap", "/v2", target, true)
 	}
-	f.Fuzz(func(t *testing.T, prefix, dest, uri string) {
+	f.Fuzz(func(t *testing.T, prefix, dest, uri string, loose bool) {
 		u, err := url.ParseRequestURI(uri)
 		if err != nil || uri[0] != '/' && u.Host == "" || !strings.HasPrefix(prefix, "/") || cleanPath(prefix) != prefix || prefix != "/" && strings.HasSuffix(prefix, "/") {
 			return
@@ -79,12 +91,16 @@ func FuzzRewriteTarget(f *testing.F) {
 			path = "/"
 		}
 		clean := cleanPath(path)
+		route := discovery.Route{Path: prefix, Dest: dest}
+		if loose {
+			route.Path = "^~" + prefix
+		}
 		at := new(site)
-		at.add(&target{route: discovery.Route{Path: prefix}})
+		at.add(&target{route: route})
 		if at.find(clean) == nil {
 			return
 		}
-		got := rewriteTarget(uri, &discovery.Route{Path: prefix, Dest: dest})
+		got := rewriteTarget(uri, &route)
 		raw, query := got, ""
 		if i := strings.IndexByte(got, '?'); i >= 0 {
 			raw, query = got[:i], got[i:]

@@ -599,5 +599,5 @@ func poolOptions(s discovery.Settings) upstream.Options {
 func usable(e discovery.Endpoint) bool { return e.Addr != "" && e.Down == "" }
 
 func sameRoutes(a, b *discovery.Service) bool {
-	return a.Name == b.Name && a.Since.Equal(b.Since) && slices.Equal(a.Routes, b.Routes)
+	return a.Name == b.Name && a.Since.Equal(b.Since) && a.Internal == b.Internal && slices.Equal(a.Routes, b.Routes)
 }

@@ -40,7 +40,8 @@ func (t *Table) Since() time.Time { return t.since }
 // Lookup finds the service for a request's Host field and decoded path, and by which route; nil: there is
 // none. The most specific host that has a route for the path wins: the name itself, then the longest
 // "*.x", then the longest "x.*", then regular expressions in order, then any. There an exact path wins,
-// then regular expressions in order, then the longest prefix.
+// then the longest prefix if that goes before regular expressions, then regular expressions in order, then the
+// longest prefix.
 func (t *Table) Lookup(host, urlPath string) (*Service, *discovery.Route) {
 	if at := t.routes.find(host, urlPath); at != nil {
 		return t.services[at.service], &at.route
@@ -73,6 +74,9 @@ type site struct {
 	regexp   []pathPattern
 	prefixes map[string]*target // by path without a trailing slash
 	longest  int                // of the prefixes
+	loose    []int              // lengths of those that end anywhere, longest first
+	guards   map[string]*target // those that are guarded, by path in lower case
+	guarded  []int              // their lengths, longest first
 	root     *target            // of the prefix "/"; nil: none
 }
 
@@ -80,6 +84,7 @@ type site struct {
 type target struct {
 	service int
 	route   discovery.Route
+	guarded bool // not everybody is let in: see guard
 }
 
 type hostPattern struct {
@@ -112,7 +117,7 @@ func newRoutes(services []discovery.Service, c claims) *routes {
 			if holder, _ := c.holder(r.Match()); holder != i {
 				continue
 			}
-			to := &target{i, r}
+			to := &target{i, r, svc.Internal}
 			if strings.HasPrefix(r.Host, "~") || strings.HasPrefix(r.Path, "~") {
 				patterns = append(patterns, pattern{svc.Since, to})
 			} else {
@@ -170,22 +175,47 @@ func (s *site) add(to *target) {
 	} else if err != nil {
 		return
 	}
-	at, p := &s.prefixes, to.route.Path
+	if path, ok := to.route.Exact(); ok {
+		put(&s.exact, path, to)
+		return
+	}
+	p, _ := to.route.Prefix()
 	if p == "/" {
 		s.root = cmp.Or(s.root, to)
 		return
 	}
-	if path, ok := to.route.Exact(); ok {
-		at, p = &s.exact, path
-	} else {
-		s.longest = max(s.longest, len(p))
+	if !put(&s.prefixes, p, to) {
+		return
 	}
-	if *at == nil {
-		*at = make(map[string]*target)
+	s.longest = max(s.longest, len(p))
+	if to.route.Loose() {
+		s.loose = withLength(s.loose, len(p))
 	}
-	if (*at)[p] == nil {
-		(*at)[p] = to
+	if to.guarded && put(&s.guards, lower(p), to) {
+		s.guarded = withLength(s.guarded, len(p))
 	}
+}
+
+// put reports whether the key was free.
+func put(in *map[string]*target, key string, to *target) bool {
+	if *in == nil {
+		*in = make(map[string]*target)
+	}
+	if (*in)[key] != nil {
+		return false
+	}
+	(*in)[key] = to
+	return true
+}
+
+// withLength adds a length to those that are there, longest first.
+func withLength(all []int, n int) []int {
+	if slices.Contains(all, n) {
+		return all
+	}
+	all = append(all, n)
+	slices.SortFunc(all, func(a, b int) int { return b - a })
+	return all
 }
 
 func (rs *routes) find(host, urlPath string) *target {
@@ -239,15 +269,26 @@ func (s *site) find(urlPath string) *target {
 			return at
 		}
 	}
+	at := s.findPrefix(urlPath)
+	if at != nil && at.route.First() {
+		return at
+	}
 	for _, p := range s.regexp {
 		if p.MatchString(urlPath) {
 			return p.to
 		}
 	}
+	return at
+}
+
+// findPrefix finds the longest prefix of a path.
+func (s *site) findPrefix(urlPath string) *target {
+	at, length := s.root, 0
 	for rest := urlPath; s.longest > 0 && len(rest) > 1; {
 		if len(rest) <= s.longest {
-			if at := s.prefixes[rest]; at != nil {
-				return at
+			if to := s.prefixes[rest]; to != nil {
+				at, length = to, len(rest)
+				break
 			}
 		}
 		cut := strings.LastIndexByte(rest, '/')
@@ -256,7 +297,82 @@ func (s *site) find(urlPath string) *target {
 		}
 		rest = rest[:cut]
 	}
-	return s.root
+	for _, n := range s.loose {
+		if n <= length {
+			break
+		}
+		if n < len(urlPath) {
+			if to := s.prefixes[urlPath[:n]]; to != nil && to.route.Loose() {
+				at, length = to, n
+				break
+			}
+		}
+	}
+	if len(s.guarded) > 0 && s.guarded[0] > length {
+		return cmp.Or(s.guard(urlPath, length), at)
+	}
+	return at
+}
+
+// guard finds the longest guarded prefix, of more than length bytes, that a backend may read in a path. Many read
+// "/admin;x", "/admin%20", "/admin.json", "/ADMIN" or "/x/..;/admin" as "/admin": who is kept from that must not get
+// there by another service whose backends have it too. So letters may be of either case, what follows a semicolon in
+// a segment does not count, a backslash is a slash, and the prefix ends before whatever no name goes on with.
+func (s *site) guard(urlPath string, length int) *target {
+	var buf [256]byte // so that most paths cost no allocation
+	lax := appendLax(buf[:0], urlPath)
+	for _, n := range s.guarded {
+		if n <= length {
+			break
+		}
+		if n > len(lax) || n < len(lax) && isNameByte(lax[n]) {
+			continue
+		}
+		if to := s.guards[string(lax[:n])]; to != nil {
+			return to
+		}
+	}
+	return nil
+}
+
+// appendLax appends a path as lax servers read it, see guard.
+func appendLax(b []byte, urlPath string) []byte {
+	parameters, changed := false, false
+	for i := range len(urlPath) {
+		c := urlPath[i]
+		switch {
+		case c == '\\':
+			c, changed = '/', true
+		case c == ';':
+			parameters, changed = true, true
+		}
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		if parameters = parameters && c != '/'; !parameters {
+			b = append(b, c)
+		}
+	}
+	if changed && !isClean(text(b)) {
+		return []byte(cleanPath(string(b)))
+	}
+	return b
+}
+
+// lower is a path whose letters of ASCII are in lower case.
+func lower(p string) string {
+	b := []byte(p)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] |= 0x20
+		}
+	}
+	return string(b)
+}
+
+// isNameByte reports whether names go on with a byte: "/admin-2" and "/admin_2" are other names than "/admin".
+func isNameByte(c byte) bool {
+	return 'a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c >= 0x80
 }
 
 // cleanPath is a path without empty and dot segments. A slash at its end stays.

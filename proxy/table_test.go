@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -56,7 +58,7 @@ func newTable(t testing.TB, routes ...string) *Table {
 	table := &Table{}
 	var services []discovery.Service
 	for i, text := range routes {
-		s := discovery.Service{Name: text, Routes: []discovery.Route{routeOf(text)}, Since: time.Unix(int64(i), 0)}
+		s := discovery.Service{Name: text, Routes: []discovery.Route{routeOf(text)}, Since: time.Unix(int64(i), 0), Internal: strings.HasPrefix(text, "!")}
 		services = append(services, s)
 		table.services = append(table.services, &Service{spec: s})
 	}
@@ -64,10 +66,18 @@ func newTable(t testing.TB, routes ...string) *Table {
 	return table
 }
 
-// routeOf reads what Route.String writes, except that a host comes before the first slash, "=" or "~" behind it.
+// routeOf reads what Route.String writes, except that a host comes before the first slash, "=", "~" or "^~/" behind it,
+// and that a service behind "!" is internal.
 func routeOf(s string) discovery.Route {
-	i := strings.IndexAny(s[1:], "/=~") + 1
-	if strings.IndexByte("/=", s[0]) >= 0 || strings.HasPrefix(s, "~/") || i == 0 {
+	s = strings.TrimPrefix(s, "!")
+	i := 0
+	if s != "" {
+		i = strings.IndexAny(s[1:], "/=~") + 1
+	}
+	if at := strings.Index(s, "^~/"); at > 0 && at < i {
+		i = at
+	}
+	if i == 0 || strings.IndexByte("/=", s[0]) >= 0 || strings.HasPrefix(s, "~/") || strings.HasPrefix(s, "^~/") {
 		return discovery.Route{Path: s}
 	}
 	return discovery.Route{Host: s[:i], Path: s[i:]}
@@ -148,6 +158,69 @@ func TestLookup(t *testing.T) {
 		{`~/a/b$ /`, "x", "/a//b", "~/a/b$"},
 		{`a.b~*^/V\d /`, "a.b", "/v1", `a.b~*^/V\d`},
 		{`a.b~^/v\d a.b/`, "a.b", "/x", `a.b/`},
+
+		{"/ ^~/a", "x", "/a", "^~/a"},
+		{"/ ^~/a", "x", "/a/b", "^~/a"},
+		{"/ ^~/a", "x", "/a;b", "^~/a"},
+		{"/ ^~/a", "x", "/ab/c", "^~/a"},
+		{"/ ^~/a", "x", "/b/../ab", "^~/a"},
+		{"/ ^~/a", "x", "/A", "/"},
+		{"/ ^~/a", "x", "/", "/"},
+		{"/ ^~/a", "x", "*", "/"},
+		{"/ ^~/a/", "x", "/a", "^~/a/"}, // it ends where a segment does
+		{"/ ^~/a/", "x", "/a/b", "^~/a/"},
+		{"/ ^~/a/", "x", "/ab", "/"},
+		{"/ ^~/a/b", "x", "/a/bc", "^~/a/b"},
+		{"/ ^~/a/b", "x", "/a/c", "/"},
+		{"/a ^~/a/b", "x", "/a/bc", "^~/a/b"},
+		{"/a/b ^~/a", "x", "/a/b", "/a/b"},
+		{"/a/b ^~/a", "x", "/a/bc", "^~/a"},
+		{"^~/a ^~/ab", "x", "/abc", "^~/ab"},
+		{"^~/a =/ab", "x", "/ab", "=/ab"},
+		{"~/.*b /a ^~/a/b", "x", "/a/b", "^~/a/b"}, // before regular expressions, if it is the longest
+		{"/a ^~/a", "x", "/a/b", "/a"},             // the same prefix: the older one has it
+		{"/a ^~/a", "x", "/ab", "none"},
+		{"~/.*b ^~/a /a/b", "x", "/a/b", "~/.*b"},
+		{"~/.*b ^~/", "x", "/b", "^~/"},
+		{"~/.*b ^~/a/", "x", "/a/b", "^~/a/"},
+		{"/ a.b^~/a", "a.b", "/ab", "a.b^~/a"},
+		{"/ a.b^~/a", "a.b", "/b", "/"},
+
+		// How else a backend may read a path that not everybody may have.
+		{"/ !/a", "x", "/a", "!/a"},
+		{"/ !/a", "x", "/a/", "!/a"},
+		{"/ !/a", "x", "/a;x", "!/a"},
+		{"/ !/a", "x", "/a;x/b", "!/a"},
+		{"/ !/a", "x", "/a ", "!/a"},
+		{"/ !/a", "x", "/a.", "!/a"},
+		{"/ !/a", "x", "/a.json", "!/a"},
+		{"/ !/a", "x", "/a%20", "!/a"}, // encoded twice
+		{"/ !/a", "x", "/A/b", "!/a"},
+		{"/ !/A", "x", "/a", "!/A"},
+		{"/ !/a", "x", "/a\\b", "!/a"},
+		{"/ !/a", "x", "/b\\..\\a", "!/a"},
+		{"/ !/a", "x", "/b/..;/a", "!/a"},
+		{"/ !/a", "x", "/;b/a", "!/a"},
+		{"/ !/a", "x", "/.;/a", "!/a"},
+		{"/ !/a/b", "x", "/a;x/b;y", "!/a/b"},
+		{"/ !/a/b", "x", "/" + strings.Repeat(";", 300) + "/a/b", "!/a/b"},
+		{"/ !/a", "x", "/ab", "/"},
+		{"/ !/a", "x", "/a-b", "/"},
+		{"/ !/a", "x", "/a_b", "/"},
+		{"/ !/a", "x", "/a2", "/"},
+		{"/ !/a", "x", "/a\u00e4", "/"},
+		{"/ !/a", "x", "/b;/a/c", "/"}, // no server reads that as /a
+		{"/ !/a", "x", "/b/a;", "/"},
+		{"/ !/a", "x", "/", "/"},
+		{"/ !/a", "x", "*", "/"},
+		{"/ !/a /a/b", "x", "/a/b/c", "/a/b"}, // the longest still wins
+		{"/ !/a /A", "x", "/A", "/A"},
+		{"!/ /a", "x", "/a", "/a"},
+		{"!/", "x", "/a;b", "!/"},
+		{"/ !^~/a", "x", "/ab", "!^~/a"},
+		{"/ !^~/a", "x", "/A", "!^~/a"},
+		{"/ a.b/ !a.b/a", "a.b", "/a;", "!a.b/a"},
+		{"/ a.b/ !/a", "a.b", "/a;", "a.b/"}, // where "/a" would go too
 	} {
 		if got := lookup(newTable(t, strings.Fields(c.routes)...), c.host, c.path); got != c.want {
 			t.Errorf("routes %s: %s%s goes to %s, want %s", c.routes, c.host, c.path, got, c.want)
@@ -220,13 +293,22 @@ func slowLookup(routes []string, host, urlPath string) string {
 			continue
 		}
 		pre, _ := r.PathRegexp()
+		prefix, isPrefix := r.Prefix()
+		isOf := func(other string) bool { return routeOf(other).Match() == r.Match() }
 		switch exact, ok := r.Exact(); {
 		case ok && exact == urlPath:
 			rank += "2"
 		case pre != nil && pre.MatchString(urlPath):
 			rank += "1" + first
-		case !ok && pre == nil && (r.Path == "/" || urlPath == r.Path || strings.HasPrefix(urlPath, r.Path+"/")):
-			rank += "0" + long(r.Path)
+		case isPrefix && !slices.ContainsFunc(routes[:i], isOf) && slowPrefix(text, urlPath) > 0:
+			n := slowPrefix(text, urlPath)
+			longer := slices.ContainsFunc(routes, func(other string) bool {
+				return routeOf(other).Host == r.Host && slowPrefix(other, urlPath) > n
+			})
+			if rank += "0"; r.First() && !longer {
+				rank = rank[:len(rank)-1] + "1\U0010ffff"
+			}
+			rank += long(prefix) + string(rune(n))
 		default:
 			continue
 		}
@@ -237,39 +319,101 @@ func slowLookup(routes []string, host, urlPath string) string {
 	return found
 }
 
+// slowPrefix is how good a route's prefix is for a path, 0: not. Longer ones are better, and of the same length those
+// that are there as they are written.
+func slowPrefix(text, urlPath string) int {
+	r := routeOf(text)
+	prefix, ok := r.Prefix()
+	switch {
+	case !ok:
+		return 0
+	case prefix == "/", urlPath == prefix, strings.HasPrefix(urlPath, prefix+"/"), r.Loose() && strings.HasPrefix(urlPath, prefix):
+		return 2*len(prefix) + 1
+	case !strings.HasPrefix(text, "!"):
+		return 0
+	}
+	asciiLower := func(s string) string {
+		return regexp.MustCompile("[A-Z]").ReplaceAllStringFunc(s, strings.ToLower)
+	}
+	lax := strings.ReplaceAll(regexp.MustCompile(`(?s);[^/\\]*`).ReplaceAllString(urlPath, ""), `\`, "/")
+	if lax != urlPath {
+		slashed := strings.HasSuffix(lax, "/") || strings.HasSuffix(lax, "/.") || strings.HasSuffix(lax, "/..")
+		if lax = path.Clean(lax); slashed && lax != "/" {
+			lax += "/"
+		}
+	}
+	rest, ok := strings.CutPrefix(asciiLower(lax), asciiLower(prefix))
+	if ok && (rest == "" || rest[0] < 0x80 && !strings.ContainsRune(letters+"0123456789-_", rune(rest[0]))) {
+		return 2 * len(prefix)
+	}
+	return 0
+}
+
 func FuzzLookup(f *testing.F) {
 	f.Add("/ /a /a/b a.b/ *.b/a *.a.b/", "x.a.b:80", "/a/b")
 	f.Add("/", "", "*")
 	f.Add("/. /.. *./", "..", "//.//")
 	f.Add("=/a =/a/ ~/b$ a.* ~a/x ~a=/x ~.~/y a.*/ a.b.*/", "a.b.c", "/a/./b")
-	f.Fuzz(func(t *testing.T, list, host, urlPath string) {
+	f.Add("/ /a ^~/a/b !/b/c a.b^~/ ~/.*b$ !^~/A/ ^~/a", "x.a.b:80", `/a/bc/..;/B\c%20`)
+	f.Add("/ !/a !/ab/c ^~/a/", "x", "/A;x/.")
+	f.Fuzz(checkLookup)
+}
+
+// TestLookupAtRandom is FuzzLookup for routes and paths that have much in common.
+func TestLookupAtRandom(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	pick := func(of ...string) string { return of[rnd.IntN(len(of))] }
+	name := func() string { return pick("a", "a", "b", "ab", "A", "a.b", "a;b", "ä", "") }
+	for range 20000 {
 		var routes []string
-		seen := make(map[discovery.Route]bool)
-		for _, text := range strings.Fields(list) {
-			r := routeOf(text)
-			_, badHost := r.HostRegexp()
-			pre, badPath := r.PathRegexp()
-			plain, exact := r.Exact()
-			bare := strings.TrimSuffix(strings.TrimPrefix(r.Host, "*."), ".*")
-			// Routes are as discovery promises: lower case, neither port nor trailing dot, clean.
-			if badHost != nil || badPath != nil || seen[r] || pre == nil && !strings.HasPrefix(plain, "/") ||
-				!exact && pre == nil && path.Clean(plain) != plain || exact && cleanPath(plain) != plain ||
-				!strings.HasPrefix(r.Host, "~") && (r.Host != canonicalHost(r.Host) || strings.Contains(bare, "*") || bare == "" && r.Host != "" ||
-					strings.HasPrefix(r.Host, "*.") && strings.HasSuffix(r.Host, ".*")) {
+		for range 1 + rnd.IntN(6) {
+			route := pick("", "", "!") + pick("", "", "", "x.y", "*.y") + pick("", "", "^~", "=", "~")
+			for range 1 + rnd.IntN(3) {
+				route += "/" + name()
+			}
+			routes = append(routes, route)
+		}
+		path := ""
+		for range 1 + rnd.IntN(3) {
+			path += pick("/", "/", "/", `\`) + name() + pick("", "", "", ";", ";x", " ", ".", "%", "-b", "..", "/..;", "b")
+		}
+		checkLookup(t, strings.Join(routes, " "), pick("x.y", "z.y", "z"), "/"+strings.TrimPrefix(path, "/")+pick("", "", "/"))
+	}
+}
+
+func checkLookup(t *testing.T, list, host, urlPath string) {
+	var routes []string
+	seen := make(map[discovery.Route]bool)
+	for _, text := range strings.Fields(list) {
+		r := routeOf(text)
+		_, badHost := r.HostRegexp()
+		pre, badPath := r.PathRegexp()
+		plain, exact := r.Exact()
+		if prefix, ok := r.Prefix(); ok {
+			plain = prefix
+			if r.Path == "^~//" || strings.HasSuffix(r.Path, "//") {
 				continue
 			}
-			seen[r] = true
-			routes = append(routes, text)
 		}
-		if got, want := lookup(newTable(t, routes...), host, urlPath), slowLookup(routes, host, urlPath); got != want {
-			t.Errorf("routes %q: %q %q goes to %q, want %q", routes, host, urlPath, got, want)
+		bare := strings.TrimSuffix(strings.TrimPrefix(r.Host, "*."), ".*")
+		// Routes are as discovery promises: lower case, neither port nor trailing dot, clean.
+		if badHost != nil || badPath != nil || seen[r] || pre == nil && !strings.HasPrefix(plain, "/") ||
+			!exact && pre == nil && path.Clean(plain) != plain || exact && cleanPath(plain) != plain ||
+			!strings.HasPrefix(r.Host, "~") && (r.Host != canonicalHost(r.Host) || strings.Contains(bare, "*") || bare == "" && r.Host != "" ||
+				strings.HasPrefix(r.Host, "*.") && strings.HasSuffix(r.Host, ".*")) {
+			continue
 		}
-	})
+		seen[r] = true
+		routes = append(routes, text)
+	}
+	if got, want := lookup(newTable(t, routes...), host, urlPath), slowLookup(routes, host, urlPath); got != want {
+		t.Errorf("routes %q: %q %q goes to %q, want %q", routes, host, urlPath, got, want)
+	}
 }
 
 func TestLookupAllocatesNothing(t *testing.T) {
-	table := newTable(t, "/", "/a", "a.b/c", "*.b/c", "www.*/", `~^w\d/`, "a.b=/x", `a.b~/\.png$`)
-	for _, c := range []struct{ host, path string }{{"a.b", "/c/d/e"}, {"www.x:80", "/"}, {"w1", "/x"}, {"a.b", "/x"}, {"a.b", "/.png"}, {"x", "/a/b"}} {
+	table := newTable(t, "/", "/a", "a.b/c", "*.b/c", "www.*/", `~^w\d/`, "a.b=/x", `a.b~/\.png$`, "^~/l", "!/g", "!^~/h/i")
+	for _, c := range []struct{ host, path string }{{"a.b", "/c/d/e"}, {"www.x:80", "/"}, {"w1", "/x"}, {"a.b", "/x"}, {"a.b", "/.png"}, {"x", "/a/b"}, {"x", "/l;x"}, {"x", "/Guard/x"}, {"x", "/G;x.y/z"}, {"x", "/h/ij"}} {
 		n := 1.0
 		for try := 0; n > 0 && try < 10; try++ { // what others allocate meanwhile counts too
 			n = testing.AllocsPerRun(100, func() { table.Lookup(c.host, c.path) })
@@ -322,5 +466,75 @@ func BenchmarkLookup(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestBorders: what a path may look like that a backend takes for a route's, and who gets it.
+func TestBorders(t *testing.T) { run(t, testBorders) }
+
+func testBorders(t *testing.T, in lane) {
+	named := func(name, path string, internal bool) discovery.Service {
+		s := web(startBackend(t, name, nil))
+		s.Name, s.Routes, s.Internal = name, []discovery.Route{{Path: path}}, internal
+		return s
+	}
+	p := newProxy(t, in)
+	p.Trusted = trustedPeers
+	p.serve(named("root", "/", false), named("plain", "/plain", false), named("loose", "^~/loose", false), named("inner", "/inner", true))
+	w := p.dial()
+	for _, c := range []struct{ target, want string }{
+		{"/plain", "200 plain"},
+		{"/plain/x", "200 plain"},
+		{"//plain", "200 plain"},
+		{"/plain;x", "200 root"},
+		{"/plain%20", "200 root"},
+		{"/plain.", "200 root"},
+		{"/loose", "200 loose"},
+		{"/loose;x", "200 loose"},
+		{"/loose%20", "200 loose"},
+		{"/loose.", "200 loose"},
+		{"/loosely", "200 loose"},
+		{"/x/../loose;", "200 loose"},
+		{"/Loose", "200 root"},
+		{"/inner", "403"},
+		{"/inner/x", "403"},
+		{"/inner;x", "403"},
+		{"/inner%20", "403"},
+		{"/inner.", "403"},
+		{"/inner.json", "403"},
+		{"/INNER", "403"},
+		{"/%69nner%3bx", "403"},
+		{"/inner%5cx", "403"},
+		{"/x/..;/inner", "403"},
+		{"/inner-2", "200 root"},
+		{"/innermost", "200 root"},
+	} {
+		res := w.do("GET " + c.target + "\nX-Forwarded-For: 8.8.8.8\n")
+		name, _, _ := strings.Cut(res.body, " ")
+		if got := strings.TrimSuffix(fmt.Sprint(res.StatusCode, " ", name), " 403"); got != c.want {
+			t.Errorf("%s: got %s, want %s", c.target, got, c.want)
+		}
+	}
+	if got, want := w.do("GET /inner;x\nX-Forwarded-For: 10.0.0.1\n").String(), "200 inner /inner;x"; got != want {
+		t.Errorf("from inside: got %q, want %q", got, want)
+	}
+}
+
+// TestInternalChanges: the routes of a service that becomes internal are guarded from then on.
+func TestInternalChanges(t *testing.T) { run(t, testInternalChanges) }
+
+func testInternalChanges(t *testing.T, in lane) {
+	b := startBackend(t, "one", nil)
+	root, inner := web(b), web(b)
+	root.Name, inner.Name, inner.Routes = "a", "b", []discovery.Route{{Path: "/inner"}}
+	p := newProxy(t, in)
+	p.Trusted = trustedPeers
+	for _, internal := range []bool{false, true, false} {
+		inner.Internal = internal
+		p.serve(root, inner)
+		want := map[bool]int{true: 403, false: 200}[internal]
+		if got := p.do("GET /inner;x\nX-Forwarded-For: 8.8.8.8\n").StatusCode; got != want {
+			t.Errorf("internal %v: got %d, want %d", internal, got, want)
+		}
 	}
 }

@@ -220,6 +220,8 @@ func TestNginxRoutes(t *testing.T) {
 		{"", "/app/", "/v2/"},
 		{"", "= /exact", ""},
 		{"", "= /api/", "/index"},
+		{"", "^~ /adm", ""},
+		{"", "^~ /cut", "/v3"},
 		{"", `~ \.png$`, ""},
 		{"", `~* ^/(img|pic)/`, ""},
 		{"a.example.com", "/", ""},
@@ -243,7 +245,7 @@ func TestNginxRoutes(t *testing.T) {
 		target := ""
 		for range rnd.IntN(5) {
 			target += pick("/", "/", "/", "/", "//", "%2F") +
-				pick("api", "api", "%61pi", "v1", "app", "exact", "img", "IMG", "a.png", "A.PNG", "a%20b", ".", "..", "%2e%2e", "", "x", "x|y", "a;b", "%C3%A4", "+")
+				pick("api", "api", "%61pi", "v1", "app", "exact", "img", "IMG", "a.png", "A.PNG", "a%20b", "adm", "admin", "adm;x", "adm.png", "cut", "cut%20b", "cut;a.png", ".", "..", "%2e%2e", "", "x", "x|y", "a;b", "%C3%A4", "+")
 		}
 		if target = target + pick("", "", "/"); !strings.HasPrefix(target, "/") {
 			target = "/" + target

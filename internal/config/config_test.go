@@ -105,7 +105,7 @@ func TestWrong(t *testing.T) {
 		"UPSTREAM= , ":            `LONGSHORE_UPSTREAM=" , ": want name:port, such as flaskapp:5090`,
 		"STICKY_SECRET=hunter2":   `LONGSHORE_STICKY_SECRET has 7 characters: want at least 16, such as openssl rand -hex 16 gives`,
 		"UPSTREAM=a b c=d:1":      `LONGSHORE_UPSTREAM="a b c=d:1": route "a b c": want a host and a path; \s is a space in a regular expression`,
-		"UPSTREAM=a b=d:1":        `LONGSHORE_UPSTREAM="a b=d:1": path "b": want a path prefix that begins with /, an exact path behind =, or a regular expression behind ~, without a query`,
+		"UPSTREAM=a b=d:1":        `LONGSHORE_UPSTREAM="a b=d:1": path "b": want a path prefix that begins with /, perhaps behind ^~, an exact path behind =, or a regular expression behind ~, without a query`,
 		"BACKENDS=a:1/x":          `LONGSHORE_BACKENDS="a:1/x": address: want host:port without a path`,
 		"UPSTREAM=a..b=c:1":       `LONGSHORE_UPSTREAM="a..b=c:1": host "a..b": want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port`,
 		"LABEL=a b":               `LONGSHORE_LABEL="a b": want one label, key or key=value`,

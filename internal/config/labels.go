@@ -19,7 +19,7 @@ type Labels struct {
 	Enable   Switch   `env:"ENABLE" help:"true: use this container; false: never. Any longshore label chooses the container when neither UPSTREAM nor LABEL is set"`
 	Port     uint16   `env:"PORT" min:"1" allowed:"a port from 1 to 65535" help:"the container's port"`
 	Host     Hosts    `env:"HOST" help:"hosts this service answers to: shop.example.com, *.example.com, www.*, ~regular expression; a comma list. Default: every host"`
-	Location PathRule `env:"PATH" help:"path prefix, on segment borders; =/exact; ~regular expression, ~* in any case. Default: /"`
+	Location PathRule `env:"PATH" help:"path prefix, on segment borders; ^~ /prefix that ends anywhere; =/exact; ~regular expression, ~* in any case. Default: /"`
 	Strip    Switch   `env:"STRIP" help:"true: the path prefix is taken off what is forwarded, and put back in Location and cookie paths"`
 	Rewrite  Dest     `env:"REWRITE" help:"what takes the place of the path prefix: /v2"`
 	Network  string   `env:"NETWORK" help:"network to reach this container through"`

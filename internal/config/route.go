@@ -20,15 +20,16 @@ import (
 //
 //	shop.example.com  *.example.com  www.*     a name, any depth below it, any name that begins so
 //	/api              shop.example.com/cart    a path prefix, on segment borders
+//	^~ /admin         a.example.com ^~ /admin  a prefix that ends anywhere, before regular expressions
 //	=/favicon.ico     a.example.com =/up       this path and no other
 //	~^/v\d+/          ~*\.(png|jpg)$           a regular expression for the path, "~*" in any case
 //	~^www\d+\. /      ~^www\d+\. ~^/v\d+/      one for the host; it is always followed by a path
 //
-// As in an nginx configuration, there may be a space behind "=", "~" and "~*".
+// As in an nginx configuration, there may be a space behind "=", "~", "~*" and "^~".
 func ParseRoute(s string) (r discovery.Route, err error) {
 	var words []string
 	for _, w := range strings.Fields(s) {
-		if n := len(words); n > 0 && (words[n-1] == "=" || words[n-1] == "~" || words[n-1] == "~*") {
+		if n := len(words); n > 0 && (words[n-1] == "=" || words[n-1] == "~" || words[n-1] == "~*" || words[n-1] == "^~") {
 			words[n-1] += w
 			continue
 		}
@@ -42,7 +43,7 @@ func ParseRoute(s string) (r discovery.Route, err error) {
 		return r, fmt.Errorf(`route %q: want a host and a path; \s is a space in a regular expression`, s)
 	case len(words) == 2:
 		host, rest = words[0], words[1]
-	case strings.IndexByte("/=~", words[0][0]) >= 0:
+	case strings.IndexByte("/=~^", words[0][0]) >= 0:
 		rest = words[0]
 	default:
 		host = words[0]
@@ -99,7 +100,7 @@ const longestPath = 4096
 
 // parsePath parses a path of a route. slash: it is a prefix that was written with a slash at its end.
 func parsePath(s string) (p string, slash bool, err error) {
-	wrong := fmt.Errorf("path %q: want a path prefix that begins with /, an exact path behind =, or a regular expression behind ~, without a query", s)
+	wrong := fmt.Errorf("path %q: want a path prefix that begins with /, perhaps behind ^~, an exact path behind =, or a regular expression behind ~, without a query", s)
 	switch {
 	case s == "":
 		return "", false, wrong
@@ -112,7 +113,8 @@ func parsePath(s string) (p string, slash bool, err error) {
 		return s, false, checkRegexp(s, strings.TrimPrefix(s[1:], "*"))
 	}
 	plain, exact := strings.CutPrefix(s, "=")
-	if !strings.HasPrefix(plain, "/") || strings.ContainsAny(plain, " \t?#") {
+	plain, first := strings.CutPrefix(plain, "^~")
+	if !strings.HasPrefix(plain, "/") || exact && first || strings.ContainsAny(plain, " \t?#") {
 		return "", false, wrong
 	}
 	clean := path.Clean(plain) // as requests are, to be matched
@@ -122,6 +124,12 @@ func parsePath(s string) (p string, slash bool, err error) {
 			clean += "/"
 		}
 		return "=" + clean, false, nil
+	}
+	if first {
+		clean = "^~" + clean
+		if slash {
+			clean += "/" // it ends where a segment does
+		}
 	}
 	return clean, slash, nil
 }
@@ -162,9 +170,10 @@ func parseDest(s string) (string, error) {
 // to is the route with a Dest. nginx takes "/" for "/" as a path that is to be normalized; here it is
 // forwarded as it came.
 func to(r discovery.Route, dest string) discovery.Route {
-	if r.Dest = dest; r.Path == "/" && dest == "/" {
-		r.Dest = ""
+	if prefix, _ := r.Prefix(); prefix == "/" && dest == "/" {
+		dest = ""
 	}
+	r.Dest = dest
 	return r
 }
 
@@ -288,7 +297,7 @@ func (p *PathRule) UnmarshalText(b []byte) error {
 		return err
 	}
 	if r.Host != "" {
-		return errors.New("want a path that begins with /, =/ or ~")
+		return errors.New("want a path that begins with /, =/, ^~ or ~")
 	}
 	*p = PathRule{r.Path, r.Slash}
 	return nil

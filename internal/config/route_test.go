@@ -32,6 +32,10 @@ func TestParseRoute(t *testing.T) {
 		`~^www\d+\. /`:            {Host: `~^www\d+\.`, Path: "/"},
 		`~^www\d+\. ~^/v\d{1,2}/`: {Host: `~^www\d+\.`, Path: `~^/v\d{1,2}/`},
 		"a.b ~^/x":                {Host: "a.b", Path: "~^/x"},
+		"^~ /admin":               {Path: "^~/admin"},
+		"^~/admin/":               {Path: "^~/admin/", Slash: true},
+		"^~ /":                    {Path: "^~/"},
+		"a.b ^~ /a//b":            {Host: "a.b", Path: "^~/a/b"},
 	} {
 		got, err := ParseRoute(text)
 		if err != nil || got != want {
@@ -42,7 +46,7 @@ func TestParseRoute(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", " ", "a:80", "a..b", ".a", "*.*.a", "a*", "*", "a.*.b", "~", "~ ", "~*", "~(", `a\b~ /`, "=", "=x", "a b", "/x?y", "~a b c", `~^/a(?!b)`,
+		"", " ", "a:80", "a..b", ".a", "*.*.a", "a*", "*", "a.*.b", "~", "~ ", "~*", "~(", `a\b~ /`, "=", "=x", "a b", "/x?y", "~a b c", `~^/a(?!b)`, "^~", "^~ ", "^~ a", "^/a", "=^~/a", "^~=/a", "^~ /a?b", "^~~/a",
 	} {
 		if got, err := ParseRoute(text); err == nil {
 			t.Errorf("%q: got %+v, want an error", text, got)
@@ -126,6 +130,8 @@ func TestUpstream(t *testing.T) {
 		"web1:5000, web2:5000":                                     {{root, "web1", 5000}, {root, "web2", 5000}},
 		"web1\n/api=api:1\n\n/b=b\n":                               {{root, "web1", 0}, {route{Path: "/api"}, "api", 1}, {route{Path: "/b"}, "b", 0}},
 		"~^/(a|b)$=api|api2:1, ~^/(a|b)$=api3":                     {{route{Path: "~^/(a|b)$"}, "api", 0}, {route{Path: "~^/(a|b)$"}, "api2", 1}, {route{Path: "~^/(a|b)$"}, "api3", 0}},
+		"^~ /admin=web:1, a.b ^~/x/=web/y":                         {{route{Path: "^~/admin"}, "web", 1}, {route{Host: "a.b", Path: "^~/x/", Slash: true, Dest: "/y"}, "web", 0}},
+		"^~ /=web/":                                                {{route{Path: "^~/"}, "web", 0}},
 		`~^www\d\. /x=web, *.b=web`:                                {{route{Host: `~^www\d\.`, Path: "/x"}, "web", 0}, {route{Host: "*.b", Path: "/"}, "web", 0}},
 	} {
 		var u Upstream
@@ -148,6 +154,7 @@ func TestRouteLabels(t *testing.T) {
 		{map[string]string{"strip": "yes"}, []route{{Path: "/"}}},
 		{map[string]string{"host": `a.b, ~^w{1,3}\d+\.c$,www.*`, "path": "= /x"},
 			[]route{{Host: "a.b", Path: "=/x"}, {Host: `~^w{1,3}\d+\.c$`, Path: "=/x", Rank: 1}, {Host: "www.*", Path: "=/x"}}},
+		{map[string]string{"path": "^~ /admin", "strip": "true"}, []route{{Path: "^~/admin", Dest: "/"}}},
 		{map[string]string{"path": `~^/v\d`, "rewrite": "/"}, []route{{Path: `~^/v\d`, Dest: "/"}}},
 	} {
 		labels := make(map[string]string)
@@ -162,7 +169,7 @@ func TestRouteLabels(t *testing.T) {
 	for label, want := range map[string]string{
 		"longshore.host=~(":       `label longshore.host="~(": regular expression: missing closing ): "(" (RE2: no lookaround, no backreferences)`,
 		"longshore.host=a/b":      `label longshore.host="a/b": host: want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port`,
-		"longshore.path=api":      `label longshore.path="api": want a path that begins with /, =/ or ~`,
+		"longshore.path=api":      `label longshore.path="api": want a path that begins with /, =/, ^~ or ~`,
 		"longshore.rewrite=v2":    `label longshore.rewrite="v2": path: want the path of a URL, such as / or /v2, without a query`,
 		"longshore.rewrite=/a b":  `label longshore.rewrite="/a b": path: want it percent-encoded`,
 		"longshore.strip=perhaps": `label longshore.strip="perhaps": want true or false`,

@@ -64,7 +64,7 @@ func TestWrongVirtual(t *testing.T) {
 		{"VIRTUAL_HOST=a b", `VIRTUAL_HOST="a b": host: want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port`},
 		{"VIRTUAL_HOST=~(", `VIRTUAL_HOST="~(": regular expression: missing closing ): "(" (RE2: no lookaround, no backreferences)`},
 		{"VIRTUAL_PORT=http", `VIRTUAL_PORT="http": want a port from 1 to 65535`},
-		{"VIRTUAL_PATH=app", `VIRTUAL_PATH="app": want a path that begins with /, =/ or ~`},
+		{"VIRTUAL_PATH=app", `VIRTUAL_PATH="app": want a path that begins with /, =/, ^~ or ~`},
 		{"VIRTUAL_DEST=app", `VIRTUAL_DEST="app": path: want the path of a URL, such as / or /v2, without a query`},
 		{"VIRTUAL_PROTO=https", `VIRTUAL_PROTO="https": not built yet: want http`},
 		{"VIRTUAL_HOST_MULTIPORTS=a", `VIRTUAL_HOST_MULTIPORTS="a": want YAML: hosts, below each of them paths, and below those port, dest and proto`},

@@ -46,7 +46,7 @@ var rows = []struct{ nginx, ours, tests string }{
 	{"`health_check type=grpc grpc_service= grpc_status=`", "labels `longshore.health.type`, `longshore.health.grpc_service`, `longshore.health.grpc_status`", "health.TestProbeGRPC"},
 	{"HAProxy's `http-check disable-on-404`", "label `longshore.health.disable_on_404`", "proxy.TestDrainsItself"},
 	{"`server_name` exact, `*.x`, `x.*`, `~regex`", "label `longshore.host`, or before the target in `LONGSHORE_UPSTREAM`", "proxy.TestLookup, longshore.TestNginxRoutes"},
-	{"`location /x`, `= /x`, `~ regex`, `~* regex`", "label `longshore.path`, or before the target in `LONGSHORE_UPSTREAM`", "proxy.TestLookup, longshore.TestNginxRoutes, longshore.TestNginxDeviations"},
+	{"`location /x`, `^~ /x`, `= /x`, `~ regex`, `~* regex`", "label `longshore.path`, or before the target in `LONGSHORE_UPSTREAM`", "proxy.TestLookup, longshore.TestNginxRoutes, longshore.TestNginxDeviations"},
 	{"`proxy_pass http://x/v2/`; `proxy_redirect`, `proxy_cookie_path`", "the same in `LONGSHORE_UPSTREAM`; labels `longshore.strip`, `longshore.rewrite`", "proxy.TestRewriteTarget, proxy.TestStrip, proxy.TestMendCookie, longshore.TestNginxRoutes"},
 	{"nginx-proxy's `VIRTUAL_HOST` and its like", "unchanged", "config.TestVirtual, docker.TestVirtualHosts, longshore.TestEngineVirtualHost"},
 }
