@@ -87,7 +87,9 @@ func TestStreams(t *testing.T) {
 			o := startStreamOrigin(t)
 			p := newProxy(t, in)
 			p.Record = nil
-			p.serve(web(o.backend))
+			svc := web(o.backend)
+			svc.Settings.ConnectTimeout = patience // on a busy machine too
+			p.serve(svc)
 			seeds := make(chan uint64)
 			var players sync.WaitGroup
 			for range 16 {
