@@ -291,7 +291,7 @@ func (x *plain) send(b *member, fresh bool) error {
 			x.found = up
 			return x.unusual()
 		}
-		if n, err = up.Read(x.lend, x.leftFunc); err != nil {
+		if n, err = up.ReadHead(x.lend, x.leftFunc); err != nil {
 			up.Drop()
 			return upstream.Broken(err)
 		}

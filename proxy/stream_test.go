@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -629,4 +630,64 @@ func testBrokenUpload(t *testing.T, in lane) {
 			t.Errorf("status %d, want 499", got)
 		}
 	}
+}
+
+// TestSlowHead: the time limit is for the whole head, however its bytes come.
+func TestSlowHead(t *testing.T) { run(t, testSlowHead) }
+
+func testSlowHead(t *testing.T, in lane) {
+	const limit = 200 * time.Millisecond
+	b := rawBackend(t, "one", func(w *wire) {
+		w.head()
+		for _, c := range "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + strings.Repeat("X-Long: y\r\n", 100) {
+			w.send(string(c))
+			time.Sleep(limit / 10)
+		}
+		w.send("\r\nok")
+	})
+	svc := web(b)
+	svc.Settings.ReadTimeout = limit
+	p := serve(t, in, svc)
+	start := time.Now()
+	if got, want := p.do("GET /").String(), "504 504 Gateway Timeout"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if took := time.Since(start); took < limit || took > 10*limit {
+		t.Errorf("it took %v, want about %v", took, limit)
+	}
+}
+
+// TestLeavesBehindMore: a client that leaves is noticed, whatever it has sent behind its request.
+func TestLeavesBehindMore(t *testing.T) { run(t, testLeavesBehindMore) }
+
+func testLeavesBehindMore(t *testing.T, in lane) {
+	atOnce(t, func(start func(string, func(*testing.T))) {
+		for name, behind := range map[string]string{
+			"nothing": "", "byte": "G", "line end": "\r\n", "request": "GET /next HTTP/1.1\r\nHost: x\r\n\r\n",
+			"body": "POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n" + strings.Repeat("b", 5000),
+		} {
+			for way, leave := range map[string]func(*net.TCPConn){
+				"FIN": func(c *net.TCPConn) { c.CloseWrite() },
+				"RST": func(c *net.TCPConn) { c.SetLinger(0); c.Close() },
+			} {
+				start(name+"/"+way, func(t *testing.T) {
+					asked := make(chan bool, 2)
+					b := rawBackend(t, "silent", func(w *wire) {
+						w.head()
+						asked <- true
+						w.rest()
+					})
+					p := serve(t, in, web(b))
+					w := p.dial()
+					w.ask("GET /first")
+					w.send(behind)
+					soon(t, asked, "the request")
+					leave(w.Conn.(*net.TCPConn))
+					if r := p.record(); r.Status != 499 || r.URI != "/first" {
+						t.Errorf("the record is of %d %s, want 499 /first", r.Status, r.URI)
+					}
+				})
+			}
+		}
+	})
 }

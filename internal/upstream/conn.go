@@ -36,6 +36,7 @@ type Conn struct {
 
 	written   int64      // bytes handed to the kernel for this exchange; the uploader's once there is one
 	headLeft  int64      // bytes of the response header that may still come; negative: no limit
+	headErr   error      // why it could not be read further, which a parser takes for its end
 	head      http1.Head // of the response that is being read
 	idleSince time.Time  // guarded by the pool's mu while idle
 
@@ -139,6 +140,7 @@ func (r readSide) Read(p []byte) (int, error) {
 	if c.headLeft > 0 {
 		c.headLeft -= int64(n)
 		c.head.Next(p[:n])
+		c.headErr = err
 	}
 	return n, err
 }

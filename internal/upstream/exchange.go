@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -146,7 +147,7 @@ func (x *exchange) await(err error) (res *http.Response, _ error) {
 // read reads interim responses and the head of the final one.
 func (x *exchange) read() (*http.Response, error) {
 	c := x.c
-	c.headLeft = maxHead
+	c.headLeft, c.headErr = maxHead, nil
 	if _, err := c.br.Peek(1); err != nil {
 		return nil, x.failed(Send, err)
 	}
@@ -157,7 +158,7 @@ func (x *exchange) read() (*http.Response, error) {
 		c.head.Next(come)
 		res, err := http.ReadResponse(c.br, x.req)
 		if err != nil {
-			return nil, x.failed(Answer, err)
+			return nil, x.failed(Answer, cmp.Or(c.headErr, err))
 		}
 		switch code := res.StatusCode; {
 		case c.head.Spaced: // RFC 9112, 5.1: not to be passed on; and without it the response ends elsewhere

@@ -26,6 +26,7 @@ type plainExchange struct {
 	body   []byte
 	toSend bool
 	in     func() []byte // where to read to; asked when there is something to read
+	since  time.Time     // when the request was sent
 	n      int           // bytes read
 	err    error         // of step, errDead too
 	late   chan struct{}
@@ -76,12 +77,12 @@ func (c *Conn) begin(now time.Time, head, body []byte, in func() []byte, left fu
 		x.step = c.step
 	}
 	c.written = 0
-	x.head, x.body, x.in, x.toSend, x.err = head, body, in, true, nil
-	err := c.await(now, x.step, left)
+	x.head, x.body, x.in, x.toSend, x.err, x.since = head, body, in, true, nil, now
+	err := c.await(now, now, x.step, left)
 	if sent := int(c.written); err == nil && x.err == syscall.EAGAIN { // the rest does not fit into the socket's buffer
 		c.sendLate(slices.Concat(head, body)[sent:])
 		x.err = nil
-		err = c.await(now, x.step, left)
+		err = c.await(now, now, x.step, left)
 	}
 	x.head, x.body, x.in = nil, nil, nil
 	if err == nil {
@@ -161,17 +162,25 @@ var errClientLeft = errors.New("the client has left")
 // Await calls f at once, and then whenever there may be something to read, until it reports true. It ends with
 // an error when that takes longer than the pool's ReadTimeout, the client has left, or the connection is closed.
 func (c *Conn) Await(f func(fd uintptr) bool, left func() bool) error {
-	return c.await(time.Now(), f, left)
+	now := time.Now()
+	return c.await(now, now, f, left)
 }
 
-func (c *Conn) await(since time.Time, f func(fd uintptr) bool, left func() bool) error {
+// await is Await for what began before now.
+func (c *Conn) await(since, now time.Time, f func(fd uintptr) bool, left func() bool) error {
 	limit := c.pool.opts.Load().ReadTimeout
 	period := sweepTime
 	if limit > 0 {
 		period = min(period, limit)
 	}
-	if ahead := c.deadline.Sub(since); ahead < period/2 || ahead > period {
-		c.deadline = since.Add(period)
+	next := period
+	if limit > 0 {
+		if next = min(next, limit-now.Sub(since)); next <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+	}
+	if ahead := c.deadline.Sub(now); ahead < next/2 || ahead > next {
+		c.deadline = now.Add(next)
 		c.nc.SetReadDeadline(c.deadline)
 	}
 	for {
@@ -182,8 +191,7 @@ func (c *Conn) await(since time.Time, f func(fd uintptr) bool, left func() bool)
 		if left() {
 			return errClientLeft
 		}
-		now := time.Now()
-		next := period
+		now, next = time.Now(), period
 		if limit > 0 {
 			if next = min(next, limit-now.Sub(since)); next <= 0 {
 				return os.ErrDeadlineExceeded
@@ -196,9 +204,19 @@ func (c *Conn) await(since time.Time, f func(fd uintptr) bool, left func() bool)
 
 // Read reads what there is of the response, or waits for that as Await does. Its errors are not *Error.
 func (c *Conn) Read(in func() []byte, left func() bool) (int, error) {
+	return c.read(time.Now(), in, left)
+}
+
+// ReadHead is Read for more of the response's head. That must be whole within the pool's ReadTimeout after the
+// request.
+func (c *Conn) ReadHead(in func() []byte, left func() bool) (int, error) {
+	return c.read(c.plain.since, in, left)
+}
+
+func (c *Conn) read(since time.Time, in func() []byte, left func() bool) (int, error) {
 	x := &c.plain
 	x.in = in
-	err := c.await(time.Now(), x.step, left)
+	err := c.await(since, time.Now(), x.step, left)
 	x.in = nil
 	if err == nil {
 		err = x.err
@@ -247,6 +265,6 @@ func (c *Conn) Adopt(req *http.Request, got []byte) (*http.Response, error) {
 			x.up = new(upload) // not whole
 		}
 	}
-	c.expectBy(time.Now(), x.opts.ReadTimeout)
+	c.expectBy(c.plain.since, x.opts.ReadTimeout)
 	return x.await(nil)
 }
