@@ -51,7 +51,6 @@ services:
   blog:
     image: `+app+`
     environment:
-      NETWORK_ACCESS: internal
       VIRTUAL_HOST_MULTIPORTS: |-
         "~^blog\\d?\\.example\\.(com|org)$$":
         wiki.example.com:
@@ -59,13 +58,16 @@ services:
             port: 5090
             dest: "/"
     labels: {com.github.nginx-proxy.nginx-proxy.loadbalance: "round_robin;"}
+  intern:
+    image: `+app+`
+    environment: {VIRTUAL_HOST: intern.example.com, NETWORK_ACCESS: internal}
 `+networks)
 
 	front.Run("up", "-d")
 	ls := front.proxy()
 	shop.Run("up", "-d")
 	blog.Run("up", "-d")
-	ls.waitUp(5) // web twice, api, blog twice
+	ls.waitUp(6) // web twice, api, blog twice, intern
 	web, api, post := "200 "+shop.Containers("web")[0][:12], "200 "+shop.Containers("api")[0][:12], "200 "+blog.Containers("blog")[0][:12]
 	for _, c := range []struct{ host, path, want string }{
 		{"shop.example.com", "/", web},
@@ -74,7 +76,8 @@ services:
 		{"shop.example.com", "/apis", web},
 		{"blog7.example.org", "/", post},
 		{"wiki.example.com", "/wiki/x", post},
-		{"nobody.example.com", "/", web}, // DEFAULT_HOST
+		{"nobody.example.com", "/", web},                 // DEFAULT_HOST
+		{"intern.example.com", "/", "403 403 Forbidden"}, // who comes through the network's gateway may be anybody
 	} {
 		if got := ls.get(c.host, c.path); got != c.want {
 			t.Errorf("%s%s: got %q, want %q", c.host, c.path, got, c.want)
@@ -85,7 +88,7 @@ services:
 	}
 
 	shop.Run("up", "-d", "--no-recreate", "--scale", "web=3")
-	ls.waitUp(9)
+	ls.waitUp(10)
 	ls.wantShares(12, 4, 4, 4) // asks for a host that nobody has
 
 	blog.Run("down", "-t", "1")
