@@ -3,9 +3,11 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 
 	"longshore/internal/http1"
@@ -13,14 +15,17 @@ import (
 )
 
 // A listener wraps the clients it accepts.
-type listener struct{ net.Listener }
+type listener struct {
+	net.Listener
+	server *Server
+}
 
 func (l listener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &clientConn{Conn: c, stream: sock.NewStream(c)}, nil
+	return &clientConn{Conn: c, stream: sock.NewStream(c), server: l.server}, nil
 }
 
 // A clientConn is a client's connection on the general path. It gives net/http's server the bytes of one request at
@@ -33,6 +38,7 @@ func (l listener) Accept() (net.Conn, error) {
 // of one of HTTP/1.0.
 type clientConn struct {
 	net.Conn
+	server *Server
 	stream *sock.Stream // of Conn; nil: it has none
 	active bool         // in the middle of a request; the server's goroutine for this connection owns it
 
@@ -41,13 +47,17 @@ type clientConn struct {
 	back    atomic.Bool           // it has gone back
 	tunnel  atomic.Bool           // the connection was upgraded: there are no more requests
 
+	accounted atomic.Bool // the request was recorded, or has a handler, which will do that
+
 	// The rest belongs to whoever reads: the server's goroutine, or that of the handler.
 	ahead  []byte // was read of the client, and the server has not had it
 	at     part
+	line   requestLine // of the request, until it is accounted for
 	head   http1.Head
 	left   int64 // bytes of the body still to come, or http1.Chunked
 	chunks http1.Chunks
 	idle   bool // the server waits for the next request
+	mute   bool // the client has its last answer
 }
 
 // A part of a request is what the server reads next.
@@ -75,6 +85,8 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	case len(p) == 1 && c.at >= afterHead && c.at != inBody && c.stream != nil:
 		// The server reads ahead by one byte while it handles a request, to notice that the client has left.
 		return 0, c.stream.AwaitEnd()
+	case c.mute:
+		return 0, c.line.err
 	case c.idle && c.at == lost:
 		return 0, io.EOF
 	case c.idle && c.fast != nil:
@@ -96,12 +108,20 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		if c.at == atStart {
 			if got = bytes.TrimLeft(got, "\r\n"); len(got) > 0 {
 				c.at, c.head = inHead, http1.Head{}
+				c.accounted.Store(false)
+				c.line.begin()
 			} else if err == nil {
 				c.ahead = nil
 				continue
 			}
 		}
+		inLine := c.at == inHead
 		own := c.follow(got[:min(len(got), len(p))])
+		if inLine {
+			if c.line.read(got[:own], err); errors.Is(err, os.ErrDeadlineExceeded) {
+				c.late()
+			}
+		}
 		if behind := got[own:]; len(c.ahead) == 0 {
 			c.ahead = append([]byte(nil), behind...) // they are in p
 		} else {
@@ -152,12 +172,18 @@ func (c *clientConn) follow(p []byte) (n int) {
 // begins notes how long the body is of the request that is handled now; http1.Chunked: it is in chunks. The server
 // does not read it before that.
 func (c *clientConn) begins(body int64) {
+	c.accounted.Store(true)
 	if body != 0 && c.at == afterHead {
 		c.at, c.left, c.chunks = inBody, body, http1.Chunks{}
 	}
 }
 
 func (c *clientConn) Write(p []byte) (int, error) {
+	if !c.accounted.Load() {
+		c.refused(p)
+	} else if c.mute {
+		return len(p), nil
+	}
 	if c.stream != nil {
 		return c.stream.Write(p)
 	}

@@ -326,6 +326,7 @@ func (c *fastConn) serve(fd uintptr) bool {
 			}
 			return false
 		case err != nil:
+			c.brokenOff()
 			c.drop()
 			c.end = hangUp
 			return true
@@ -422,7 +423,7 @@ func (c *fastConn) write(a, b []byte) (waited bool, err error) {
 // under way; nil: nothing.
 func (c *fastConn) handOver(x *plain) {
 	c.lane.server.handed.Add(1)
-	cc := &clientConn{Conn: c.nc, stream: sock.NewStream(c.nc)}
+	cc := &clientConn{Conn: c.nc, server: c.lane.server, stream: sock.NewStream(c.nc)}
 	c.pieces, c.deadline = false, time.Time{}
 	c.nc.SetReadDeadline(c.deadline)
 	if !c.stays {

@@ -93,7 +93,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		go func() { served <- fast.accept(ln) }()
 		go func() { served <- hs.Serve(generalListener{fast}) }()
 	} else {
-		go func() { served <- hs.Serve(listener{ln}) }()
+		go func() { served <- hs.Serve(listener{ln, s}) }()
 	}
 	fast := s.fast.Load()
 	select {
@@ -187,6 +187,9 @@ func (s *Server) shutdown(grace context.Context, hs *http.Server) {
 func (s *Server) connState(c net.Conn, state http.ConnState) {
 	cc := c.(*clientConn)
 	cl := cc.Conn.(*client)
+	if state == http.StateClosed {
+		cc.brokenOff()
+	}
 	if state == http.StateClosed && cc.back.Load() {
 		defer cc.fast.lane.enter(cc.fast, connIdle, cc.ahead)
 	}

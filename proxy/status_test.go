@@ -405,8 +405,8 @@ func testLimitsOfHeads(t *testing.T, in lane) {
 
 	w := p.dial()
 	w.send("GET / HTTP/1.1\r\nHost: x\r\n")
-	if got := w.rest(); got != "" {
-		t.Errorf("slow head: got %q, want the end", got)
+	if got := w.rest(); !strings.HasPrefix(got, "HTTP/1.1 408 ") || strings.Count(got, "HTTP/1.1") != 1 {
+		t.Errorf("slow head: got %q, want 408 and the end", got)
 	}
 	w = p.dial()
 	if got := w.rest(); got != "" {

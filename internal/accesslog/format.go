@@ -24,11 +24,7 @@ func (c *combined) append(b []byte, e *entry) []byte {
 	b = append(b, " ["...)
 	b = append(b, c.stamp...)
 	b = append(b, `] "`...)
-	b = appendEscaped(b, e.method)
-	b = append(b, ' ')
-	b = appendEscaped(b, e.uri)
-	b = append(b, ' ')
-	b = append(b, e.proto...)
+	b = appendRequest(b, e)
 	b = append(b, `" `...)
 	b = strconv.AppendInt(b, int64(e.status), 10)
 	b = append(b, ' ')
@@ -38,6 +34,23 @@ func (c *combined) append(b []byte, e *entry) []byte {
 	b = append(b, `" "`...)
 	b = appendOr(b, e.userAgent)
 	return append(b, '"')
+}
+
+// appendRequest writes the request line. One that could not be read may lack parts.
+func appendRequest(b []byte, e *entry) []byte {
+	begin := len(b)
+	for _, part := range [...][]byte{e.method, e.uri, e.proto} {
+		if len(part) > 0 {
+			if len(b) > begin {
+				b = append(b, ' ')
+			}
+			b = appendEscaped(b, part)
+		}
+	}
+	if len(b) == begin {
+		b = append(b, '-')
+	}
+	return b
 }
 
 // appendOr writes "-" for what is empty, as nginx does.

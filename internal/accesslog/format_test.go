@@ -25,6 +25,23 @@ func TestCombined(t *testing.T) {
 	}
 }
 
+// TestCombinedUnread: of a request that could not be read there may be any part of the request line, or none.
+func TestCombinedUnread(t *testing.T) {
+	for _, c := range []struct {
+		method, uri, proto, want string
+	}{
+		{"", "\x16\x03\"\n", "", `"\x16\x03\x22\x0A"`},
+		{"GET", "/", "", `"GET /"`},
+		{"", "/", "HTTP/1.1\x00", `"/ HTTP/1.1\x00"`},
+		{"", "", "", `"-"`},
+	} {
+		got := logOf(t, "combined", proxy.Record{Time: record.Time, ClientIP: "::1", Method: c.method, URI: c.uri, Proto: c.proto, Status: 400})
+		if want := "::1 - - [23/Nov/2026:01:02:03 +0000] " + c.want + " 400 0 \"-\" \"-\"\n"; got != want {
+			t.Errorf("got %swant %s", got, want)
+		}
+	}
+}
+
 func TestEscaped(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"", ``},
