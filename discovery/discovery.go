@@ -99,11 +99,22 @@ type Endpoint struct {
 	CheckAddr string       // host:port of Check.OtherPort, where that is not on the host of Addr
 
 	Down     string        // why it does not run ("exited", "restarting"), empty when it does
+	End      End           // how it came to its end, while Down
 	Stopping bool          // asked to stop, still running
+	Overdue  bool          // Stopping, and its stop timeout is over: it may go on for long
 	Paused   bool          // frozen
 	Docker   health.Docker // its own HEALTHCHECK
 	Relay    bool          // Addr is docker-proxy's, which accepts before the app listens
 }
+
+// An End is how the run of a container came to its end.
+type End uint8
+
+const (
+	EndUnknown End = iota // nobody has said; a container that loses its network may be about to end, or may run on
+	EndOrdered            // it was told to end, or somebody took its network away
+	EndCrash              // nobody was heard to tell it so: it ended by itself, or ran out of memory
+)
 
 // Server is what can differ from container to container of a service: the parameters of nginx's server
 // directive, which nginx has to take from one template for all addresses of a name.

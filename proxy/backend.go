@@ -24,14 +24,14 @@ type Backend struct {
 	addr string
 	pool transport
 
-	window  window                        // for requests that waited for it
-	shared  atomic.Pointer[[]string]      // the services that it belongs to; nil: to one only
-	watched atomic.Bool                   // health wants to hear of the next answer: after a trial begins or an attempt fails
-	trouble atomic.Int64                  // when connections began to break, in Unix nanoseconds; 0: the last attempt was answered
-	leaving atomic.Pointer[chan struct{}] // closed when its container is stopping or gone; stored and closed with the Router's mu held
-	paused  bool                          // guarded by the Router's mu
-	rose    time.Time                     // when it came up; guarded so too
-	prior   *Backend                      // the run before a pause, in whose connections requests may still wait; guarded so too
+	window  window                   // for requests that waited for it
+	shared  atomic.Pointer[[]string] // the services that it belongs to; nil: to one only
+	watched atomic.Bool              // health wants to hear of the next answer: after a trial begins or an attempt fails
+	trouble atomic.Int64             // when connections began to break, in Unix nanoseconds; 0: the last attempt was answered
+	ending  atomic.Pointer[ending]   // never nil; changed with the Router's mu held
+	paused  bool                     // guarded by the Router's mu
+	rose    time.Time                // when it came up; guarded so too
+	prior   *Backend                 // the run before a pause, in whose connections requests may still wait; guarded so too
 }
 
 // A transport carries requests to one backend. It is an upstream.Pool; tests have http.Transport, too.
@@ -49,59 +49,85 @@ type transport interface {
 
 func newBackend(e discovery.Endpoint, pool transport) *Backend {
 	b := &Backend{key: e.Key, addr: e.Addr, pool: pool}
-	b.stays()
+	b.goesOn()
 	return b
 }
 
-// isLeaving reports whether its container is known to be stopping or gone.
-func (b *Backend) isLeaving() bool {
+// An ending is what Docker says of the end of a container's run.
+type ending struct {
+	told  chan struct{} // closed when it is known
+	crash bool          // nobody had told the container to end; not changed once told is closed
+}
+
+func (e *ending) known() bool {
 	select {
-	case <-*b.leaving.Load():
+	case <-e.told:
 		return true
 	default:
 		return false
 	}
 }
 
-// willLeave waits to hear whether its container is stopping or gone, until verdictTime after connections
-// to it began to break, or cancel.
-func (b *Backend) willLeave(cancel <-chan struct{}) bool {
-	left := verdictTime
+// isLeaving reports whether somebody is known to have ended its container, or to be about to.
+func (b *Backend) isLeaving() bool {
+	e := b.ending.Load()
+	return e.known() && !e.crash
+}
+
+// hear waits to hear of the end of its container, until verdictTime after connections to it began to break, or
+// cancel. A container that just runs on is EndUnknown.
+func (b *Backend) hear(cancel <-chan struct{}) discovery.End {
+	e, left := b.ending.Load(), verdictTime
 	if since := b.trouble.Load(); since != 0 { // else somebody has been answered this very moment
 		left -= time.Duration(time.Now().UnixNano() - since)
 	}
-	if left <= 0 {
-		return b.isLeaving()
+	if !e.known() && left > 0 {
+		timer := time.NewTimer(left)
+		defer timer.Stop()
+		select {
+		case <-e.told:
+		case <-timer.C:
+		case <-cancel:
+		}
 	}
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case <-*b.leaving.Load():
-		return true
-	case <-timer.C:
-	case <-cancel:
+	switch {
+	case !e.known():
+		return discovery.EndUnknown
+	case e.crash:
+		return discovery.EndCrash
 	}
-	return false
+	return discovery.EndOrdered
 }
 
-// leaves says that its container is stopping or gone. It is called with the Router's mu held.
-func (b *Backend) leaves() {
-	if !b.isLeaving() {
-		close(*b.leaving.Load())
+// ends says that its container has ended by itself, or was told to end. It is called with the Router's mu held.
+func (b *Backend) ends(crash bool) {
+	if e := b.ending.Load(); !e.known() {
+		e.crash = crash
+		close(e.told)
 	}
 	if b.prior != nil {
-		b.prior.leaves()
+		b.prior.ends(crash)
 	}
 }
 
-// stays says that it is not: at first, and after a container has outlived its stop timeout. It is called
-// with the Router's mu held, or before the Router has the backend.
-func (b *Backend) stays() {
-	if b.leaving.Load() == nil || b.isLeaving() {
-		leaving := make(chan struct{})
+// goesOn says that it is not about to end: at first, and after a container has outlived its stop timeout. It is
+// called with the Router's mu held, or before the Router has the backend.
+func (b *Backend) goesOn() {
+	if e := b.ending.Load(); e == nil || e.known() {
 		b.trouble.Store(0)
-		b.leaving.Store(&leaving)
+		b.ending.Store(&ending{told: make(chan struct{})})
 	}
+}
+
+// cause is why its connections are closed when it is no more.
+func (b *Backend) cause() error {
+	switch e := b.ending.Load(); {
+	case !e.known():
+		return errLost
+	case e.crash:
+		return errCrashed
+	}
+	return errGone
 }
 
 // A Reason is why an attempt failed, as metrics name it.
@@ -110,9 +136,9 @@ type Reason uint8
 const (
 	Refused     Reason = iota // connection refused, or nothing at that address
 	DialTimeout               // no connection within CONNECT_TIMEOUT
-	Gone                      // the container stopped while the attempt was under way
+	Gone                      // somebody stopped the container while the attempt was under way
 	Paused                    // it was paused, and the attempt could go elsewhere
-	Broken                    // the connection broke before the response began
+	Broken                    // the connection broke before the response began; perhaps the container ended by itself
 	Timeout                   // no response within READ_TIMEOUT
 	Malformed                 // the response was not HTTP
 	Truncated                 // the response ended early
@@ -143,7 +169,7 @@ func reasonOf(err *upstream.Error) Reason {
 	var ne net.Error
 	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
 	switch {
-	case errors.Is(err, errGone):
+	case errors.Is(err, errGone), err.Unsent && (errors.Is(err, errCrashed) || errors.Is(err, errLost)):
 		return Gone
 	case errors.Is(err, errPaused):
 		return Paused

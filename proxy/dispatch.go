@@ -3,6 +3,8 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"longshore/balancer"
@@ -19,8 +21,11 @@ const maxAttempts = 3
 // many, a fifth of those in flight may.
 const minBudget = 3
 
+// maxFelled is how many containers may end by themselves under a request: it may well be what ends them.
+const maxFelled = 2
+
 // verdictTime is how long a request that may be repeated, but no more at its backend's expense, waits to
-// hear whether the container is stopping. Docker says so some milliseconds after the connection broke.
+// hear how the container ends, or that it does not. Docker says so some milliseconds after the connection broke.
 const verdictTime = time.Second
 
 // statusClientClosed is nginx's 499: the client left before there was a response.
@@ -48,6 +53,7 @@ type dispatch struct {
 	tried     []*balancer.Load // not to be had again
 	attempts  int              //
 	sent      int              // those that may have reached an application, at the backend's expense
+	broke     []*member        // of those, whose connection broke: their containers may have ended by themselves
 	repeating bool             // counts in the retry budget
 	key       uint64           // affinity, see balancer.Query
 	bound     string           // to which backend, see stickiness
@@ -59,6 +65,8 @@ type dispatch struct {
 
 // A carrier is a lane's side of a dispatch: it has the request, and its client.
 type carrier interface {
+	inbound
+
 	// send makes one attempt and returns when there is a response. Errors are *upstream.Error, or errUnusual
 	// if there is one which this lane cannot read.
 	send(b *member, fresh bool) error
@@ -106,8 +114,10 @@ func (d *dispatch) find() error {
 		}
 		d.begun = nil
 		err := d.attempt(b, false)
+		broke := false // it was sent, before an attempt that failed unsent
 		if d.wasStale(err) {
 			d.svc.group.retries[Stale].Add(1)
+			broke = !err.(*upstream.Error).Unsent
 			err = d.attempt(b, true)
 		}
 		if health.Exhausted(err) && d.server.spare() {
@@ -125,11 +135,11 @@ func (d *dispatch) find() error {
 		b.Release()
 		d.leaveWindow(b, false)
 		failure := err.(*upstream.Error)
-		if !failure.Unsent {
+		if broke || !failure.Unsent {
 			last = err
 		}
 		var again bool
-		if again, reason = d.judge(b, failure); !again {
+		if again, reason = d.judge(b, failure, broke); !again {
 			return err
 		}
 	}
@@ -304,27 +314,27 @@ func (d *dispatch) wasStale(err error) bool {
 // judge counts a failed attempt, tells health, and decides whether the request may go to another
 // backend. Always, when nothing was sent, whatever the method. Once something was, only when method and
 // body allow it: freely when its container was stopped or paused under it, else within limits that keep
-// a sick service from being asked ever more. This is the one place that decides where a request goes on;
+// a sick service from being asked ever more. broke says that it was sent before, over a connection that only
+// seemed to be closed for its age. This is the one place that decides where a request goes on;
 // wasStale comes before it, since what it finds is no failure of the backend.
-func (d *dispatch) judge(b *member, err *upstream.Error) (again bool, reason Reason) {
+func (d *dispatch) judge(b *member, err *upstream.Error, broke bool) (again bool, reason Reason) {
 	if err.Phase == upstream.Client || d.carrier.left() {
 		return false, 0 // the client's doing
 	}
 	reason = reasonOf(err)
-	if reason == Broken {
+	unsent := err.Unsent && !broke
+	if broke = broke || reason == Broken; broke {
 		b.trouble.CompareAndSwap(0, time.Now().UnixNano())
-		if b.isLeaving() {
+		switch {
+		case b.isLeaving():
 			reason = Gone
+		case reason == Gone: // nothing could be sent again, since its container had ended by itself
+			reason = Broken
 		}
 	}
-	movable := err.Unsent || (err.Phase == upstream.Send || reason.free()) && d.carrier.mayRepeat()
-	if movable && !err.Unsent && !reason.free() {
-		if d.sent++; d.sent >= maxAttempts || !d.repeat() {
-			if movable = reason == Broken && b.willLeave(d.carrier.gone()); movable {
-				d.sent--
-				reason = Gone
-			}
-		}
+	again = unsent || (err.Unsent || err.Phase == upstream.Send || reason.free()) && d.carrier.mayRepeat()
+	if again && !unsent && !reason.free() {
+		again, reason = d.spend(b, reason, broke)
 	}
 	if reason != Exhausted {
 		b.failures[reason].Add(1)
@@ -334,7 +344,62 @@ func (d *dispatch) judge(b *member, err *upstream.Error) (again bool, reason Rea
 		b.watched.Store(true)
 		d.svc.router.report(b.key, outcome)
 	}
-	return movable, reason
+	return again, reason
+}
+
+// spend decides whether a request that may have reached an application is sent once more at its backends'
+// expense. Where that depends on it, it waits to hear how the containers ended under which the request broke:
+// those that somebody ended cost it nothing, and of those that ended by themselves it is taken to be the reason
+// once there are maxFelled. The first of them spends no budget, or the requests beside a fatal one would be lost.
+func (d *dispatch) spend(b *member, reason Reason, broke bool) (again bool, _ Reason) {
+	d.sent++
+	if broke {
+		d.broke = append(d.broke, b)
+	}
+	if len(d.broke) < maxFelled && d.sent < maxAttempts && d.repeat() {
+		return true, reason
+	}
+	if !broke {
+		return false, reason
+	}
+	end, felled := discovery.EndUnknown, 0 // end: of b, which is the last
+	d.broke = slices.DeleteFunc(d.broke, func(m *member) bool {
+		switch end = m.hear(d.carrier.gone()); end {
+		case discovery.EndOrdered:
+			d.sent--
+			return true
+		case discovery.EndCrash:
+			felled++
+		}
+		return false
+	})
+	switch {
+	case felled >= maxFelled:
+		d.felled()
+		return false, reason
+	case end == discovery.EndOrdered:
+		return true, Gone
+	}
+	return d.sent < maxAttempts && (end == discovery.EndCrash || d.repeat()), reason
+}
+
+// felled notes that containers have ended by themselves under the request, one after another.
+func (d *dispatch) felled() {
+	d.svc.group.felled.Add(1)
+	unsaid, ok := d.svc.group.feller.allow(time.Now())
+	if !ok {
+		return
+	}
+	names := make([]string, len(d.broke))
+	for i, m := range d.broke {
+		names[i] = m.endpoint.Name
+	}
+	path, _, _ := strings.Cut(d.carrier.target(), "?")
+	args := []any{"service", d.svc.spec.Name, "method", strings.Clone(d.carrier.method()), "path", shorten(strings.Clone(path)), "backends", strings.Join(names, ", ")}
+	if unsaid > 0 {
+		args = append(args, "unsaid", unsaid)
+	}
+	d.svc.router.log.Warn("containers ended by themselves under a request, which is not sent to another", args...)
 }
 
 // repeat takes a place in the retry budget: 20 % of the requests in flight, at least minBudget.

@@ -9,6 +9,7 @@ import (
 // An inbound is a request as its lane has it: what affinity may go by.
 type inbound interface {
 	client() string // the IP address, or unknown
+	method() string
 	target() string // as the client wrote it
 	host() string   // the Host field
 	values(field string) []string
@@ -70,6 +71,7 @@ func variable(in inbound, kind, name string) string {
 }
 
 func (x *exchange) client() string               { return x.server.clientOf(peerIP(x.in.RemoteAddr), x) }
+func (x *exchange) method() string               { return x.in.Method }
 func (x *exchange) target() string               { return x.in.RequestURI }
 func (x *exchange) host() string                 { return x.in.Host }
 func (x *exchange) values(field string) []string { return x.in.Header.Values(field) }

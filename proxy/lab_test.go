@@ -392,12 +392,31 @@ type testProxy struct {
 	stopped chan error   // what Serve returned
 	records chan *Record // of every request
 	heard   func(health.Key, health.Outcome)
+	log     *logged // what the Server and the Router say
+}
+
+// A logged is what a log has said, from INFO on.
+type logged struct {
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func newProxy(t testing.TB, in lane) *testProxy {
 	t.Helper()
-	p := &testProxy{t: t, records: make(chan *Record, 1<<14), stopped: make(chan error, 1)}
-	log := slog.New(slog.DiscardHandler)
+	p := &testProxy{t: t, records: make(chan *Record, 1<<14), stopped: make(chan error, 1), log: new(logged)}
+	log := slog.New(slog.NewTextHandler(p.log, nil))
 	p.Server = &Server{Log: log, Record: func(r *Record) { p.records <- cloneRecord(r) }}
 	p.Router = NewRouter(func(k health.Key, o health.Outcome) {
 		if p.heard != nil {

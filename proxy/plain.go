@@ -237,6 +237,7 @@ func (x *plain) client() string {
 	return x.conn.lane.server.clientOf(x.conn.peer, x)
 }
 
+func (x *plain) method() string { return x.req.Method }
 func (x *plain) target() string { return text(x.req.Target.Of(x.in)) }
 func (x *plain) host() string   { return text(x.req.Host.Of(x.in)) }
 

@@ -682,3 +682,203 @@ func TestPanickingAttempt(t *testing.T) {
 	}
 	until(t, "the connection is closed", func() bool { return b.open.Load() == 0 })
 }
+
+// crashing answers every path but /crash, which ends it: its connections break, and it refuses new ones.
+func crashing(t testing.TB, name string, crashed chan<- string) *backend {
+	var b *backend
+	b = startBackend(t, name, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/crash" {
+			b.die()
+			crashed <- name
+			return
+		}
+		fmt.Fprintf(w, "%s %s", name, r.URL.Path)
+	})
+	return b
+}
+
+// ended is a state after the container of an endpoint has ended.
+func ended(s discovery.Service, name string, end discovery.End) discovery.Service {
+	s.Endpoints = slices.Clone(s.Endpoints)
+	for i := range s.Endpoints {
+		if e := &s.Endpoints[i]; e.Name == name {
+			e.Down, e.Addr, e.End = "exited (1)", "", end
+		}
+	}
+	return s
+}
+
+// TestFelling: the second container that ends by itself under a request is the last one that gets it, over fresh
+// connections and over kept ones. Where somebody ended the containers it goes on for as long as it likes.
+func TestFelling(t *testing.T) { run(t, testFelling) }
+
+func testFelling(t *testing.T, in lane) {
+	for _, c := range []struct {
+		name    string
+		warm    bool // the connections have carried a request before
+		lost    bool // the loss of the network is heard before the end, as newer engines have it
+		end     discovery.End
+		want    string
+		crashes int
+		felled  uint64
+	}{
+		{"by itself", false, false, discovery.EndCrash, "502 502 Bad Gateway", 2, 1},
+		{"by itself, kept connections", true, false, discovery.EndCrash, "502 502 Bad Gateway", 2, 1},
+		{"by itself, disconnect first", false, true, discovery.EndCrash, "502 502 Bad Gateway", 2, 1},
+		{"by order", false, false, discovery.EndOrdered, "200 last /crash", 4, 0},
+		{"by order, kept connections", true, false, discovery.EndOrdered, "200 last /crash", 4, 0},
+		{"by order, disconnect first", true, true, discovery.EndOrdered, "200 last /crash", 4, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			crashed := make(chan string, 10)
+			var bs []*backend
+			for i := range 4 {
+				bs = append(bs, crashing(t, fmt.Sprint(i), crashed))
+			}
+			s := balanced(t, "round_robin", queued(web(append(bs, startBackend(t, "last", nil))...)))
+			s.Endpoints[4].Backup = true
+			p := serve(t, in, s)
+			w := p.dial()
+			for range 8 {
+				if c.warm {
+					w.do("GET /")
+				}
+			}
+			got := make(chan reply, 1)
+			go func() { got <- w.do("GET /crash?secret") }()
+			crashes := 0
+			for done := false; !done; {
+				select {
+				case name := <-crashed:
+					crashes++
+					if c.lost {
+						s = ended(s, name, discovery.EndUnknown)
+						p.serve(s)
+					}
+					s = ended(s, name, c.end)
+					p.serve(s)
+				case r := <-got:
+					if r.String() != c.want {
+						t.Errorf("got %q, want %q", r, c.want)
+					}
+					done = true
+				case <-time.After(patience):
+					t.Fatal("no answer")
+				}
+			}
+			until(t, "all that crashed has said so", func() bool { return crashes+len(crashed) >= c.crashes })
+			if crashes += len(crashed); crashes != c.crashes {
+				t.Errorf("%d crashes, want %d", crashes, c.crashes)
+			}
+			if got := p.Router.Table().byName("web").View().Stats.Felled; got != c.felled {
+				t.Errorf("%d fatal requests were counted, want %d", got, c.felled)
+			}
+			line := `level=WARN msg="containers ended by themselves under a request, which is not sent to another" service=web method=GET path=/crash backends="`
+			if said := p.log.String(); strings.Contains(said, line) != (c.felled > 0) || strings.Contains(said, "secret") {
+				t.Errorf("the log says %s; want this line: %v", said, c.felled > 0)
+			}
+		})
+	}
+}
+
+// TestFellingAlone: the only replica, which is started again each time, is ended twice.
+func TestFellingAlone(t *testing.T) { run(t, testFellingAlone) }
+
+func testFellingAlone(t *testing.T, in lane) {
+	crashed := make(chan string, 10)
+	b := crashing(t, "one", crashed)
+	s := queued(web(b))
+	p := serve(t, in, s)
+	w := p.dial()
+	w.ask("GET /crash")
+	for range maxFelled {
+		soon(t, crashed, "a crash")
+		p.serve(ended(s, "one", discovery.EndCrash))
+		again := crashing(t, "one", crashed)
+		s = queued(web(again))
+		p.serve(s)
+	}
+	if got, want := w.reply("GET").String(), "502 502 Bad Gateway"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got, want := p.do("GET /a").String(), "200 one /a"; got != want {
+		t.Errorf("another request: got %q, want %q", got, want)
+	}
+	if len(crashed) > 0 {
+		t.Errorf("%d crashes more", len(crashed))
+	}
+}
+
+// TestFellingBeside: what a crash cuts off is carried on, however much it is: only a fifth of the requests in
+// flight could be by the budget.
+func TestFellingBeside(t *testing.T) { run(t, testFellingBeside) }
+
+func testFellingBeside(t *testing.T, in lane) {
+	const n = 40
+	var arrived sync.WaitGroup
+	arrived.Add(n)
+	crash := make(chan bool)
+	one := rawBackend(t, "one", func(w *wire) {
+		w.head()
+		arrived.Done()
+		<-crash
+	})
+	two := startBackend(t, "two", nil)
+	s := web(one, two)
+	s.Endpoints[1].Backup = true
+	p := serve(t, in, s)
+	answers := make(chan string, n)
+	for range n {
+		w := p.dial()
+		go func() { answers <- w.do("GET /").String() }()
+	}
+	arrived.Wait()
+	close(crash)
+	one.die()
+	p.serve(ended(s, "one", discovery.EndCrash))
+	for range n {
+		if got, want := soon(t, answers, "an answer"), "200 two /"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	until(t, "nothing is in flight", func() bool { return p.backend(two).InFlight() == 0 })
+	if got := p.Router.Table().byName("web").group.retrying.Load(); got != 0 {
+		t.Errorf("%d still count in the budget", got)
+	}
+}
+
+// TestNetworkTakenAway: a container that has lost its network and runs on was taken from it by somebody.
+func TestNetworkTakenAway(t *testing.T) { run(t, testNetworkTakenAway) }
+
+func testNetworkTakenAway(t *testing.T, in lane) {
+	arrived := make(chan string, 10)
+	var bs []*backend
+	for i := range 4 {
+		name := fmt.Sprint(i)
+		bs = append(bs, rawBackend(t, name, func(w *wire) {
+			w.head()
+			arrived <- name
+			w.rest() // never answers
+		}))
+	}
+	s := web(append(bs, startBackend(t, "last", nil))...)
+	s.Endpoints[4].Backup = true
+	p := serve(t, in, s)
+	w := p.dial()
+	w.ask("GET /a")
+	for range 4 {
+		name := soon(t, arrived, "the request")
+		for _, end := range []discovery.End{discovery.EndUnknown, discovery.EndOrdered} { // the second with the answer to an inspect
+			s = ended(s, name, end)
+			p.serve(s)
+		}
+	}
+	if got, want := w.reply("GET").String(), "200 last /a"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	p.Router.mu.Lock()
+	defer p.Router.mu.Unlock()
+	if len(p.Router.lost) != 0 {
+		t.Errorf("%d backends are waited for to end", len(p.Router.lost))
+	}
+}

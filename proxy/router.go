@@ -24,8 +24,10 @@ import (
 
 // Why exchanges fail through no fault of theirs.
 var (
-	errGone   = errors.New("the container is gone") // it stopped, or lost its address
-	errPaused = errors.New("the container is paused")
+	errGone    = errors.New("the container is gone")              // it was told to stop, or is no backend any more
+	errCrashed = errors.New("the container has ended by itself")  // perhaps for what it was asked to do
+	errLost    = errors.New("the container has lost its network") // and may be about to end: nobody knows yet
+	errPaused  = errors.New("the container is paused")
 )
 
 // A Router turns what exists and what is well into Tables. Its methods may be called by any
@@ -50,6 +52,7 @@ type Router struct {
 	missed   []missed                   // services that have left the State a short while ago
 	forget   *time.Timer                // for the first of them; nil: there was none yet
 	review   *time.Timer                // for who has a contested route; nil: there was none yet
+	lost     map[discovery.Key]*Backend // those that have lost their network, until it is known what that means
 	swept    time.Time                  // when counters were last looked at that nobody may need
 	unrouted *group                     // requests that no route is for
 }
@@ -86,6 +89,7 @@ func NewRouter(report func(health.Key, health.Outcome), log *slog.Logger) *Route
 		backends: make(map[discovery.Key]*Backend),
 		groups:   make(map[string]*group),
 		owners:   make(map[discovery.Key][]owner),
+		lost:     make(map[discovery.Key]*Backend),
 		unrouted: &group{},
 	}
 	r.table.Store(&Table{routes: newRoutes(nil, claims{})})
@@ -123,15 +127,11 @@ func (r *Router) Apply(s discovery.State) {
 		return
 	}
 	now := time.Now()
-	gone := r.adoptLocked(d, s.Services, now)
+	gone, ends := r.adoptLocked(d, s.Services, now)
 	r.missLocked(old, d, now)
 	r.state = s
 	table, changed := r.swapLocked(old, d.kept)
-	// Only now, so that a request that fails with its backend finds the table without it.
-	for _, b := range gone {
-		b.leaves()
-		b.pool.Close(errGone)
-	}
+	r.endLocked(gone, ends) // only now, so that a request that fails with its backend finds the table without it
 	settle(changed)
 	if !old.applied {
 		close(r.first)
@@ -288,6 +288,29 @@ func (r *Router) forgetMissed() {
 	r.tell(old, t, nil)
 }
 
+// endLocked closes the backends that are gone. Before that it says how they ended, as far as that is known: who
+// fails with them asks. What is no longer part of the State was removed by somebody.
+func (r *Router) endLocked(gone []*Backend, ends map[discovery.Key]discovery.End) {
+	for _, b := range gone {
+		r.lost[b.key] = b
+	}
+	for k, b := range r.lost {
+		end, news := ends[k]
+		switch {
+		case end != discovery.EndUnknown:
+			b.ends(end == discovery.EndCrash)
+		case !news && len(r.owners[k]) == 0:
+			b.ends(false)
+		default:
+			continue
+		}
+		delete(r.lost, k)
+	}
+	for _, b := range gone {
+		b.pool.Close(b.cause())
+	}
+}
+
 // settle does what follows when these services are shown: who waits gets what has become ready, and what
 // cannot go on with a paused container goes elsewhere. It is called with the Router's mu held.
 func settle(changed []*Service) {
@@ -295,10 +318,10 @@ func settle(changed []*Service) {
 		for _, m := range s.members {
 			switch {
 			case m.Backend == nil:
-			case m.endpoint.Stopping:
-				m.Backend.leaves()
+			case m.endpoint.Stopping && !m.endpoint.Overdue:
+				m.Backend.ends(false)
 			default:
-				m.Backend.stays()
+				m.Backend.goesOn()
 			}
 			if m.Backend != nil && m.endpoint.Paused {
 				m.Backend.pool.Pause(errPaused, len(s.tiers) > 0)
@@ -309,9 +332,10 @@ func settle(changed []*Service) {
 	}
 }
 
-// adoptLocked brings backends, owners, counters and statuses in line with the next services, and returns
-// the backends that are not in them.
-func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Time) (gone []*Backend) {
+// adoptLocked brings backends, owners, counters and statuses in line with the next services. It returns the
+// backends that are not in them, and how containers ended that were backends.
+func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Time) (gone []*Backend, ends map[discovery.Key]discovery.End) {
+	ends = make(map[discovery.Key]discovery.End)
 	loose := make(map[*Backend]bool) // in what has left; perhaps the next services have them too
 	var paused []*Backend            // of those
 	for _, s := range d.left {
@@ -345,6 +369,7 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 			r.owners[e.Key] = append(r.owners[e.Key], owner{spec.Name, usable(e)})
 			g.counterLocked(e.Name)
 			if !usable(e) {
+				ends[e.Key] = e.End
 				continue
 			}
 			b := r.backends[e.Key]
@@ -401,7 +426,7 @@ func (r *Router) adoptLocked(d difference, next []discovery.Service, now time.Ti
 			return !g.left.IsZero() && now.Sub(g.left) > memory
 		})
 	}
-	return gone
+	return gone, ends
 }
 
 // dropIdle closes all idle connections to backends, and returns how many there were.

@@ -73,6 +73,8 @@ func (m member) state() (state, why string) {
 		return "down", e.Down
 	case e.Paused:
 		return "paused", "paused"
+	case e.Overdue:
+		return "draining", "it was told to stop, and runs on"
 	case e.Stopping:
 		return "draining", "it was told to stop"
 	}
@@ -87,7 +89,7 @@ type tier struct {
 
 // buildTiers sorts the members by how good they are: ready; ready backups; those that asked to be drained;
 // those that accept connections but are not well, or whose HEALTHCHECK has not run yet; stopping ones, since
-// a shell as PID 1 ignores SIGTERM for its whole grace period. Only what is ready is balanced on; the rest is
+// a shell as PID 1 ignores SIGTERM for its whole grace period, and nobody is told of a longer one. Only what is ready is balanced on; the rest is
 // better than an error. One that the user marked to drain gets only what is bound to it.
 func (s *Service) buildTiers(now time.Time) {
 	var ready, backup, drain, reserve, last []member

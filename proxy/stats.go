@@ -24,6 +24,8 @@ type group struct {
 	buckets [len(DurationBounds) + 1]atomic.Uint64
 	nanos   atomic.Int64 // sum of durations
 	retries [reasons]atomic.Uint64
+	felled  atomic.Uint64 // requests under which containers ended by themselves, one after another
+	feller  limiter       // of lines about them
 }
 
 // counters are a backend's, by name: they go on when its container is restarted or recreated.
@@ -78,10 +80,11 @@ type Stats struct {
 	Buckets map[float64]uint64 // cumulative, by upper bound in seconds
 	Retries [reasons]uint64    // by Reason
 	Parked  uint64             // requests that ever waited for a backend
+	Felled  uint64             // requests under which maxFelled containers ended by themselves
 }
 
 func (g *group) view() Stats {
-	s := Stats{Codes: make(map[int]uint64), Buckets: make(map[float64]uint64), Parked: g.queue.total.Load()}
+	s := Stats{Codes: make(map[int]uint64), Buckets: make(map[float64]uint64), Parked: g.queue.total.Load(), Felled: g.felled.Load()}
 	for code := range g.codes {
 		if n := g.codes[code].Load(); n > 0 {
 			s.Codes[code] = n

@@ -246,8 +246,49 @@ func TestEngineStopping(t *testing.T) {
 	}
 }
 
+// TestEngineFelling: a request that ends its container by itself gets a second one, and no third, whether the app
+// exits or the kernel ends it. The others go on.
+func TestEngineFelling(t *testing.T) {
+	dockertest.Engine(t)
+	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: flaskapp:5090", "", `
+    restart: always
+    environment: {CHILD: "true"}
+`)
+	p.Run("up", "-d", "--scale", "flaskapp=2")
+	ls := p.proxy()
+	for _, path := range []string{"/crash", "/killed"} {
+		ls.waitUp(2)
+		begin := time.Now()
+		load := ls.startLoad(30)
+		load.waitFor(30)
+		if got, want := ls.get("localhost", path+"?secret"), "502 502 Bad Gateway"; got != want {
+			t.Errorf("%s: got %q, want %q", path, got, want)
+		}
+		ls.waitUp(2)
+		load.waitFor(load.count() + 30)
+		answers := load.stop()
+		ends := 0
+		for _, id := range p.Containers("flaskapp") {
+			out := dockertest.Docker(t, "events", "--since", fmt.Sprint(begin.Unix()), "--until", fmt.Sprint(time.Now().Unix()+1), "--filter", "event=die", "--filter", "container="+id)
+			ends += strings.Count(out, " die ")
+		}
+		if ends != 2 {
+			t.Errorf("%s: %d containers ended, want 2", path, ends)
+		}
+		if bad := answers.failed(); len(bad) > 0 {
+			t.Errorf("%s: %d of %d other requests failed: %v", path, len(bad), len(answers), bad[:min(len(bad), 5)])
+		}
+		if said := dockertest.Logs(t, p.Containers("longshore")[0]); !strings.Contains(said, "method=GET path="+path+" ") {
+			t.Errorf("the log does not name GET %s:\n%s", path, said)
+		}
+	}
+	if _, body := ls.admin("/metrics"); !strings.Contains(body, `longshore_fatal_requests_total{service="flaskapp"} 2`) {
+		t.Errorf("two fatal requests are not counted:\n%s", body)
+	}
+}
+
 // TestEngineStopOutlived: whoever says docker stop --time tells nobody. A container that runs on after
-// its own stop timeout is used again, and what it was serving all the time is not cut.
+// its own stop timeout is a last resort still, and what it was serving all the time is not cut.
 func TestEngineStopOutlived(t *testing.T) {
 	dockertest.Engine(t)
 	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: flaskapp:5090", "", `
@@ -267,7 +308,16 @@ func TestEngineStopOutlived(t *testing.T) {
 	}
 	dockertest.Wait(t, "the replica to drain", func() bool { return ls.state().backend(one).State == "draining" })
 	ls.wantShares(2, 2) // the last resort
-	dockertest.Wait(t, "the replica to be back", func() bool { return ls.state().backend(one).State == "up" })
+	dockertest.Wait(t, "its stop timeout to be over", func() bool {
+		b := ls.state().backend(one)
+		return b.State == "draining" && strings.Contains(b.Why, "runs on")
+	})
+	ls.wantShares(2, 2) // still
+	p.Run("up", "-d", "--no-recreate", "--scale", "flaskapp=2", "flaskapp")
+	dockertest.Wait(t, "another replica", func() bool { return ls.shares(1)[one[:12]] == 0 })
+	if shares := ls.shares(6); shares[one[:12]] != 0 {
+		t.Errorf("shares %v, want none for the one that was told to stop", shares)
+	}
 	if got := <-answer; got != "200 "+one[:12] {
 		t.Errorf("the request that was in flight all the time got %q", got)
 	}

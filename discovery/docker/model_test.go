@@ -453,7 +453,7 @@ func describeEndpoint(e discovery.Endpoint) string {
 	for _, flag := range []struct {
 		is   bool
 		word string
-	}{{e.Stopping, " stopping"}, {e.Paused, " paused"}, {e.Relay, " relay"}} {
+	}{{e.Stopping, " stopping"}, {e.Overdue, " overdue"}, {e.Paused, " paused"}, {e.Relay, " relay"}} {
 		if flag.is {
 			s += flag.word
 		}

@@ -456,6 +456,7 @@ func (w world) endpoint(c *container, said config.Labels, port uint16) (_ discov
 		e.Down = "label longshore.down=true"
 	}
 	if e.Down != "" {
+		e.End = c.end
 		return e, ""
 	}
 	if whyNot != "" {
@@ -467,6 +468,9 @@ func (w world) endpoint(c *container, said config.Labels, port uint16) (_ discov
 			return e, why
 		}
 		e.Down = "disconnected from network " + c.lost
+		if c.apart {
+			e.End = discovery.EndOrdered
+		}
 		return e, ""
 	}
 	if e.Relay && e.Check.OtherPort != 0 {
@@ -474,7 +478,7 @@ func (w world) endpoint(c *container, said config.Labels, port uint16) (_ discov
 			return e, "health check: " + why
 		}
 	}
-	e.Stopping, e.Paused, e.Docker = !c.stopping.IsZero(), c.paused, c.health
+	e.Stopping, e.Overdue, e.Paused, e.Docker = !c.stopping.IsZero(), c.overdue, c.paused, c.health
 	return e, ""
 }
 

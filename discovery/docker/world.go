@@ -63,12 +63,15 @@ type container struct {
 	failed   error     // of the last inspect, nil if it was answered
 	retry    time.Time // when to ask again after it failed
 
-	coming   time.Time // was created, and is expected to start until then; zero: is not
-	run      int       // how many were seen
-	stopping time.Time // was asked to stop, and counts as stopping until then; zero: was not
-	killed   time.Time // when, by the engine's clock
-	early    *event    // a kill that was heard before its run was known, nil: none
-	lost     string    // network that it was disconnected from in this run
+	coming   time.Time     // was created, and is expected to start until then; zero: is not
+	run      int           // how many were seen
+	stopping time.Time     // was asked to stop, and should have ended by then; zero: was not
+	overdue  bool          // and has not
+	killed   time.Time     // when, by the engine's clock
+	early    *event        // a kill that was heard before its run was known, nil: none
+	lost     string        // network that it was disconnected from in this run
+	apart    bool          // and it runs without: the disconnect was not the beginning of its end
+	end      discovery.End // of its last run
 
 	asked time.Time // when facts were asked for
 	heard time.Time // when the last event was read; answers to older questions do not count
@@ -147,7 +150,7 @@ func (c *container) apply(e event) (ask bool) {
 		}
 		if c.isStop(e.signal) && !e.time.Equal(c.killed) {
 			c.killed = e.time
-			c.stopping = e.received.Add(c.stopTimeout + stopMargin)
+			c.stopping, c.overdue = e.received.Add(c.stopTimeout+stopMargin), false
 		}
 		return false
 	case "die":
@@ -170,7 +173,7 @@ func (c *container) apply(e event) (ask bool) {
 	case "disconnect":
 		i := slices.IndexFunc(c.nets, func(n network) bool { return n.id == e.network })
 		if !stale && c.running && i >= 0 {
-			c.lost = c.nets[i].name
+			c.lost, c.apart = c.nets[i].name, false
 			c.nets = slices.Delete(slices.Clone(c.nets), i, i+1)
 		}
 		return true
@@ -213,8 +216,24 @@ func (c *container) isStop(signal string) bool {
 }
 
 func (c *container) ended(status string, code int) {
+	c.finish()
 	c.running, c.paused, c.status, c.exitCode = false, false, status, code
-	c.stopping, c.lost = time.Time{}, ""
+}
+
+// finish ends what is known of a run. Only a signal that was heard before says that somebody ended it. Not so
+// the loss of a network, which newer engines tell before the end of every container; and a container that has
+// outlived its stop timeout by far has ended for another reason.
+func (c *container) finish() {
+	c.end = discovery.EndCrash
+	if !c.stopping.IsZero() && !c.overdue {
+		c.end = discovery.EndOrdered
+	}
+	c.begin()
+}
+
+// begin forgets what was heard of the run before.
+func (c *container) begin() {
+	c.stopping, c.overdue, c.lost, c.apart = time.Time{}, false, "", false
 }
 
 // learn is the world after an answer to an inspect.
@@ -247,8 +266,13 @@ func (w world) learn(a answer) (world, todo) {
 	if !next.unborn() {
 		next.coming = time.Time{}
 	}
-	if !next.running || !next.started.Equal(c.started) {
-		next.stopping, next.lost = time.Time{}, ""
+	switch {
+	case c.running && !next.running:
+		next.finish()
+	case !next.running || !next.started.Equal(c.started):
+		next.begin()
+	default:
+		next.apart = next.lost != ""
 	}
 	if e := next.early; e != nil {
 		next.early = nil
@@ -323,7 +347,7 @@ func (w world) list(l listing) (world, todo) {
 	return w, ask
 }
 
-// tick is the world at a later time. What was asked to stop and still runs is back, in the same run: it
+// tick is the world at a later time. What was asked to stop and still runs is overdue, in the same run: it
 // may be in the middle of requests, since nobody is told of docker stop's --time. What was created and did
 // not start is waited for no longer. What could not be inspected is asked again. next is when to call it
 // again, zero for never.
@@ -340,7 +364,7 @@ func (w world) tick(now time.Time) (_ world, ask todo, next time.Time) {
 		}
 		change := *c
 		if past(c.stopping) {
-			change.stopping = time.Time{}
+			change.overdue = true
 		}
 		if past(c.coming) {
 			change.coming = time.Time{}
@@ -355,7 +379,12 @@ func (w world) tick(now time.Time) (_ world, ask todo, next time.Time) {
 }
 
 // due is when something of a container ends, zero for never.
-func (c *container) due() time.Time { return earliest(c.stopping, c.coming, c.retry) }
+func (c *container) due() time.Time {
+	if c.overdue {
+		return earliest(c.coming, c.retry)
+	}
+	return earliest(c.stopping, c.coming, c.retry)
+}
 
 // earliest is the first of some times; those that are zero do not count.
 func earliest(ts ...time.Time) (first time.Time) {

@@ -25,7 +25,15 @@ func web1(w world) string {
 	for _, s := range st.Services {
 		for _, e := range s.Endpoints {
 			if strings.HasSuffix(e.Name, "web-1") {
-				return strings.TrimPrefix(describeEndpoint(e), "web-1 ")
+				s := strings.TrimPrefix(describeEndpoint(e), "web-1 ")
+				switch {
+				case e.Down == "":
+				case e.End == discovery.EndOrdered:
+					s += ", by order"
+				case e.End == discovery.EndCrash:
+					s += ", by itself"
+				}
+				return s
 			}
 		}
 	}
@@ -41,7 +49,11 @@ func TestEvents(t *testing.T) {
 	const up = "172.18.0.4:80 #1"
 	tests := []struct{ name, steps, want string }{
 		{"stop", "signal 15", up + " stopping"},
-		{"stop ends", "signal 15; exit 0", "#1 down: exited (0)"},
+		{"stop ends", "signal 15; exit 0", "#1 down: exited (0), by order"},
+		{"stop ends, disconnect first", "signal 15; die-last 0", "#1 down: exited (0), by order"},
+		{"stop ends, inspected", "signal 15; exit 0; answer", "#1 down: exited (0), by order"},
+		{"its end is learnt, not heard", "signal 15; update; unheard exit 0; answer", "#1 down: exited (0), by order"},
+		{"its own end is learnt", "update; unheard exit 0; answer", "#1 down: exited (0), by itself"},
 		{"killed", "signal 9", up + " stopping"},
 		{"own stop signal", "signal 28", up + " stopping"},
 		{"in words", "signal SIGWINCH", up + " stopping"},
@@ -49,22 +61,28 @@ func TestEvents(t *testing.T) {
 		{"quit is a thread dump", "signal QUIT; answer", up},
 		{"stopping outlives an inspect", "signal 15; update; answer", up + " stopping"},
 		{"stop timer", "signal 15; wait 11s", up + " stopping"},
-		{"stop timer ends", "signal 15; wait 12100ms", up}, // the same run: it may be serving
+		{"stop timer ends", "signal 15; wait 12100ms", up + " stopping overdue"}, // the same run: it may be serving
+		{"it ends long after", "signal 15; wait 13s; exit 1", "#1 down: exited (1), by itself"},
 		{"second kill", "signal 15; wait 10s; signal 9; wait 3s", up + " stopping"},
+		{"kill after the stop timer", "signal 15; wait 13s; signal 9", up + " stopping"},
 		{"restart", "signal 15; exit 0; start; answer", "172.18.0.6:80 #2"},
-		{"restart unanswered", "signal 15; exit 0; start", "#1 down: exited (0)"},
+		{"restart after the stop timer", "signal 15; wait 13s; exit 0; start; answer", "172.18.0.6:80 #2"},
+		{"restart unanswered", "signal 15; exit 0; start", "#1 down: exited (0), by order"},
+		{"crash after a restart", "signal 15; exit 0; start; answer; exit 1", "#2 down: exited (1), by itself"},
 		{"stop while it starts", "exit 0; start; signal 15; answer", "172.18.0.6:80 #2 stopping"},
 		{"an old kill", "signal 15; exit 0; start; answer; update; answer", "172.18.0.6:80 #2"},
-		{"crash", "exit 137", "#1 down: exited (137)"},
-		{"crash, disconnect first", "die-last 137", "#1 down: exited (137)"},
-		{"crash loop", "crash-loop 1; answer", "#1 down: restarting (exit code 1)"},
+		{"crash", "exit 137", "#1 down: exited (137), by itself"},
+		{"crash, disconnect first", "die-last 137", "#1 down: exited (137), by itself"},
+		{"crash loop", "crash-loop 1; answer", "#1 down: restarting (exit code 1), by itself"},
+		{"out of memory", "oom; exit 137; answer", "#1 down: exited (137), by itself"},
+		{"crash after a signal that is no stop", "signal 1; exit 1", "#1 down: exited (1), by itself"},
 		{"pause", "pause", up + " paused"},
 		{"unpause waits for the answer", "pause; unpause", up + " paused"},
 		{"unpause", "pause; unpause; answer", "172.18.0.4:80 #2"},
 		{"stop while paused", "pause; signal 15; answer", up + " stopping paused"},
-		{"stopped while paused", "pause; signal 15; exit 0", "#1 down: exited (0)"},
+		{"stopped while paused", "pause; signal 15; exit 0", "#1 down: exited (0), by order"},
 		{"disconnect", "disconnect demo_default", "#1 down: disconnected from network demo_default"},
-		{"disconnect, inspected", "disconnect demo_default; answer", "#1 down: disconnected from network demo_default"},
+		{"disconnect, inspected", "disconnect demo_default; answer", "#1 down: disconnected from network demo_default, by order"},
 		{"connect again", "disconnect demo_default; answer; connect demo_default; answer", "172.18.0.6:80 #2"},
 		{"disconnect from another", "connect other; answer; disconnect other; answer", up},
 		{"move to another", "connect shared; answer; disconnect demo_default", "172.18.0.6:80 #2"},
@@ -102,6 +120,10 @@ func TestEvents(t *testing.T) {
 						w, ask, _ := w.tick(d.now)
 						return w, ask
 					})
+				case "unheard":
+					verb, arg, _ = strings.Cut(arg, " ")
+					d.do(verb + " " + name + " " + arg)
+					d.take()
 				default:
 					d.do(verb + " " + name + " " + arg)
 					d.deliver()
@@ -260,7 +282,7 @@ func TestLateAnswers(t *testing.T) {
 		d.deliver()
 		d.due = make(todo)
 		d.hear(func(w world) (world, todo) { return w.learn(a) })
-		if got := web1(d.w); got != "#1 down: exited (1)" {
+		if got := web1(d.w); got != "#1 down: exited (1), by itself" {
 			t.Errorf("got %s", got)
 		}
 		if !d.due[b.id] {
@@ -325,13 +347,13 @@ func (tooSlow) Error() string { return "too slow" }
 // What a list tells and no event did: it is inspected.
 func TestLostEvents(t *testing.T) {
 	for _, test := range []struct{ ops, want string }{
-		{"exit 3", "#1 down: exited (3)"},
-		{"exit 3; start; exit 4", "#1 down: exited (4)"},
+		{"exit 3", "#1 down: exited (3), by itself"},
+		{"exit 3; start; exit 4", "#1 down: exited (4), by itself"},
 		{"exit 0; start", "172.18.0.6:80 #2"},
 		{"pause", "172.18.0.4:80 #1 paused"},
 		{"connect shared; disconnect demo_default", "172.18.0.6:80 #2"},
 		{"exit 0; destroy", "-"},
-		{"crash-loop 1", "#1 down: restarting (exit code 1)"},
+		{"crash-loop 1", "#1 down: restarting (exit code 1), by itself"},
 	} {
 		d := drive(t, demo(), world{view: upstream(t, "web")})
 		d.boxes["demo-proxy-1"].nets["shared"] = "172.19.0.2"
@@ -548,7 +570,7 @@ func plain(w world) string {
 		})
 		for j := range st.Services[i].Endpoints {
 			e := &st.Services[i].Endpoints[j]
-			e.Key.Run, e.Stopping = 0, false
+			e.Key.Run, e.Stopping, e.Overdue, e.End = 0, false, false, discovery.EndUnknown
 		}
 	}
 	for i, s := range st.Skipped {

@@ -52,6 +52,16 @@ func Docker(t testing.TB, args ...string) string {
 	return run(t, "", append([]string{"docker"}, args...)...)
 }
 
+// Logs returns what a container has written, to stderr too.
+func Logs(t testing.TB, container string) string {
+	t.Helper()
+	out, err := exec.Command("docker", "logs", container).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker logs: %v: %s", err, out)
+	}
+	return string(out)
+}
+
 func run(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer

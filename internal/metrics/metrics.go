@@ -26,6 +26,7 @@ var (
 	backendInFlight = desc("backend_inflight", "Requests a backend is serving now.", "service", "backend")
 	backendUp       = desc("backend_up", "1 if a backend is ready for requests.", "service", "backend")
 	retries         = desc("retries_total", "Attempts that were repeated on another backend, by the reason of the failure.", "service", "reason")
+	fatal           = desc("fatal_requests_total", "Requests under which two containers ended by themselves, one after the other: 502.", "service")
 	parked          = desc("parked", "Requests that wait for a ready backend.", "service")
 	parkedTotal     = desc("parked_total", "Requests that had to wait for a ready backend.", "service")
 	clients         = desc("client_connections", "Connections of clients.")
@@ -84,7 +85,7 @@ func (m *Metrics) Applied(add bool, took time.Duration) {
 // Describe sends what Collect can send.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{requests, duration, backendRequests, backendFailures, backendInFlight,
-		backendUp, retries, parked, parkedTotal, clients, clientsClosed, buffered, bufferRefused, connected, trouble, linesDropped, buildInfo} {
+		backendUp, retries, fatal, parked, parkedTotal, clients, clientsClosed, buffered, bufferRefused, connected, trouble, linesDropped, buildInfo} {
 		ch <- d
 	}
 }
@@ -109,6 +110,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		for _, reason := range proxy.Reasons() {
 			counter(retries, v.Stats.Retries[reason], v.Name, reason.String())
 		}
+		counter(fatal, v.Stats.Felled, v.Name)
 		gauge(parked, float64(v.Parked), v.Name)
 		counter(parkedTotal, v.Stats.Parked, v.Name)
 		for name, b := range byName(v.Backends) {

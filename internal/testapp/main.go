@@ -6,12 +6,13 @@
 //	EXECUTED      a directory: the X-Request-Id of each POST is appended to the file there that has the
 //	              hostname as its name, before the POST is answered
 //	POST_TAKES    how long a POST waits between the two: 50ms
+//	CHILD         true: it is not the first process of its container, which the kernel lets nobody kill from within
 //	PORT          5090
 //
 // It answers with its hostname, and "testapp check" is its HEALTHCHECK, which fails from a request to
 // /sick on; /slow waits for the duration in the query: /slow?1s. /health answers 200, and 503 with
-// X-Drain: 1 for the duration in the query of a request to /drain: /drain?5s. SIGHUP is handled
-// and changes nothing.
+// X-Drain: 1 for the duration in the query of a request to /drain: /drain?5s. /crash ends it, /killed has
+// it end as the kernel ends who takes too much memory. SIGHUP is handled and changes nothing.
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"sync/atomic"
@@ -36,6 +38,12 @@ func main() {
 			os.Exit(1)
 		}
 		return
+	}
+	if os.Getenv("CHILD") == "true" {
+		os.Unsetenv("CHILD")
+		child := exec.Command("/proc/self/exe")
+		child.Run()
+		os.Exit(128 + int(syscall.SIGKILL))
 	}
 	started := time.Now()
 	signal.Ignore(syscall.SIGHUP)
@@ -113,6 +121,8 @@ func main() {
 		}
 		fmt.Fprintln(w, host)
 	})
+	http.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(1) })
+	http.HandleFunc("/killed", func(http.ResponseWriter, *http.Request) { syscall.Kill(os.Getpid(), syscall.SIGKILL) })
 	if err := server.ListenAndServe(); err != http.ErrServerClosed {
 		log.Fatal(err)
 	}
