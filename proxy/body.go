@@ -32,6 +32,7 @@ type clientBody struct {
 	in       *http.Request
 	declared []string // names of the trailers that the client has announced
 	repeat   bool     // the request may be sent again after its body was: attempts keep what they read
+	memory   *budget  // for what is kept
 
 	reading sync.Mutex // held while reading from the client, and guards the following
 	left    int64      // bytes still allowed; negative: no limit
@@ -99,11 +100,10 @@ func (b *clientBody) replayableLocked() bool {
 func (b *clientBody) fill(failed chan<- error) {
 	r := b.reader()
 	r.ahead = true
-	b.awaitRead() // without a buffer in hand
-	buf := bufferPool.Get().(*[32 << 10]byte)
-	defer bufferPool.Put(buf)
+	b.awaitRead()              // without a buffer in hand
+	buf := make([]byte, 4<<10) // small, since it is held while the client is waited for
 	for b.room() {
-		if _, err := r.Read(buf[:]); err != nil {
+		if _, err := r.Read(buf); err != nil {
 			if err != io.EOF && err != errBodyDetached {
 				failed <- err
 			}
@@ -122,7 +122,39 @@ func (b *clientBody) awaitRead() {
 func (b *clientBody) room() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.dropped && len(b.kept) < maxReplay
+	return !b.dropped && len(b.kept) < maxReplay && !b.memory.full()
+}
+
+// keepLocked keeps the next bytes of the body. It reports false if there is no memory for them, unless it must.
+func (b *clientBody) keepLocked(p []byte, must bool) bool {
+	if need := len(b.kept) + len(p); need > cap(b.kept) {
+		need += need / 4
+		switch more := need - cap(b.kept); {
+		case must:
+			b.memory.force(more)
+		case !b.memory.take(more):
+			return false
+		}
+		b.kept = append(make([]byte, 0, need), b.kept...)
+	}
+	b.kept = append(b.kept, p...)
+	return true
+}
+
+// dropLocked gives up repetition, and the memory for it.
+func (b *clientBody) dropLocked() {
+	b.memory.give(cap(b.kept))
+	b.dropped, b.kept = true, nil
+}
+
+// release is for the end of the request. What is kept stays for an uploader that may still be at it.
+func (b *clientBody) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.memory != nil {
+		b.memory.give(cap(b.kept))
+		b.memory = new(budget)
+	}
 }
 
 // failure is why the body could not be read; nil, or io.EOF, if it could.
@@ -182,11 +214,8 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 	defer b.mu.Unlock()
 	// What an earlier turn, or fill, has read is what the next attempt needs, so that is always kept.
 	attempts := r.turn == b.turn && !r.ahead
-	if attempts && (!b.repeat || len(b.kept)+n > maxReplay) {
-		b.dropped, b.kept = true, nil
-	}
-	if !b.dropped {
-		b.kept = append(b.kept, p[:n]...)
+	if attempts && (!b.repeat || len(b.kept)+n > maxReplay) || !b.dropped && !b.keepLocked(p[:n], !attempts) {
+		b.dropLocked()
 	}
 	r.off += n
 	if err == io.EOF && r.trailers != nil {

@@ -22,5 +22,24 @@ func (b *budget) take(n int) bool {
 	return true
 }
 
+// force takes n bytes that are in memory already.
+func (b *budget) force(n int) { b.used.Add(int64(n)) }
+
+// full reports whether there is nothing left.
+func (b *budget) full() bool { return b.limit > 0 && b.used.Load() >= b.limit }
+
 // give returns n bytes that were taken.
 func (b *budget) give(n int) { b.used.Add(int64(-n)) }
+
+// A loan is what was taken of a budget for something that changes hands. nil: nothing.
+type loan struct {
+	from *budget
+	n    atomic.Int64
+}
+
+// settle gives it back, once.
+func (l *loan) settle() {
+	if l != nil {
+		l.from.give(int(l.n.Swap(0)))
+	}
+}

@@ -51,6 +51,7 @@ type clientConn struct {
 
 	// The rest belongs to whoever reads: the server's goroutine, or that of the handler.
 	ahead  []byte // was read of the client, and the server has not had it
+	owed   *loan  // for that
 	at     part
 	line   requestLine // of the request, until it is accounted for
 	head   http1.Head
@@ -127,7 +128,12 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		} else {
 			c.ahead = behind
 		}
-		return copy(p, got[:own]), err
+		n := copy(p, got[:own])
+		if len(c.ahead) == 0 { // so that nothing holds its memory
+			c.ahead = nil
+			c.owed.settle()
+		}
+		return n, err
 	}
 }
 
@@ -198,6 +204,7 @@ func (c *clientConn) Close() error {
 	if c.back.Load() {
 		return nil
 	}
+	c.owed.settle()
 	return c.Conn.Close()
 }
 

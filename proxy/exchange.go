@@ -91,6 +91,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 		return
 	}
 	if x.hasBody {
+		x.body.memory = &srv.buffered
 		x.body.repeat = upstream.IsIdempotent(r.Method)
 		x.body.open(r, int64(s.spec.Settings.MaxBody))
 		in := *r // the server must go on seeing its own body: it looks at how far that was read
@@ -116,6 +117,7 @@ func (x *exchange) finish() {
 		}
 		linger(x.ResponseWriter)
 	}
+	x.body.release()
 	x.server.record(x)
 	if x.fast != nil {
 		if x.fast.found != nil { // nobody has read on

@@ -24,8 +24,8 @@ const (
 	forever  = 100 * 365 * 24 * time.Hour
 )
 
-// pieceTime is how long the fast lane waits for the rest of a request that has begun. Then it is the general
-// path's, which sends on a body as it comes and has a limit for heads that do not.
+// pieceTime is how long the fast lane waits with a buffer for the rest of a request that has begun. After that it keeps
+// what there is of a head, and no more; one with a body is the general path's, which sends that on as it comes.
 const pieceTime = 200 * time.Millisecond
 
 // A fastLane serves connections as long as their requests are plain: see [http1.Request]. Any other is left to
@@ -104,7 +104,7 @@ func (l *fastLane) enter(c *fastConn, state int32, ahead []byte) {
 		return
 	}
 	if len(ahead) > 0 {
-		c.take().give(ahead)
+		c.take().begin(ahead)
 	}
 	l.conns[c] = struct{}{}
 	c.state.Store(state)
@@ -235,6 +235,8 @@ type fastConn struct {
 	trusted  bool                  // what the peer says of others is believed
 	stays    bool                  // once it is left to the general path
 	pieces   bool                  // some of a request has come, and the deadline is for the rest
+	held     []byte                // that, while it waits without a buffer; nil: it does not
+	headBy   time.Time             // when the head of that must be whole
 	rests    bool                  // it is in the lane's lounge, and has no goroutine; guarded by the lane's mu
 	deadline time.Time             // of reads, as the runtime knows it
 	x        *plain                // the request that has begun to come; nil: none
@@ -249,11 +251,24 @@ func (c *fastConn) run() {
 		}
 	}()
 	now := time.Now()
-	c.touch(now)
-	c.expect(now)
+	if c.held == nil {
+		c.touch(now)
+		c.expect(now)
+	} else {
+		c.deadline = now.Add(pieceTime)
+		c.nc.SetReadDeadline(c.deadline)
+	}
 	for {
 		err := c.raw.Read(c.ready)
 		late := errors.Is(err, os.ErrDeadlineExceeded)
+		if late && c.pieces && c.hold() {
+			if c.lane.rest(c) {
+				return
+			}
+			c.deadline = c.headBy
+			c.nc.SetReadDeadline(c.deadline)
+			continue
+		}
 		if late && !c.pieces {
 			// Since requests keep the deadline away, it has been quiet. It is read from again, since an end that
 			// came together with the last request has gone unnoticed.
@@ -275,7 +290,7 @@ func (c *fastConn) run() {
 		c.lane.leave(c)
 		x := c.x
 		c.x = nil
-		if err == nil && c.end == general || late && c.pieces {
+		if err == nil && c.end == general || late && x != nil && x.lacksBody {
 			c.handOver(x)
 			return
 		}
@@ -299,6 +314,26 @@ func (c *fastConn) patience() time.Duration {
 	return limit
 }
 
+// overdue reports whether it has waited for too long, while it has no request under way.
+func (c *fastConn) overdue(now time.Time) bool {
+	if c.held != nil {
+		return !now.Before(c.headBy)
+	}
+	return c.quiet(now) >= c.patience()
+}
+
+// hold keeps what has come of a head, and nothing else. It reports false if that is not to be waited for.
+func (c *fastConn) hold() bool {
+	if x := c.x; x != nil {
+		if x.lacksBody {
+			return false
+		}
+		c.held = bytes.Clone(x.in[:x.filled])
+		c.drop()
+	}
+	return c.held != nil && !c.overdue(time.Now())
+}
+
 // expect moves the read deadline to when it is to be looked after if it is quiet until then, give or take the
 // half: most requests do not touch a timer.
 func (c *fastConn) expect(now time.Time) {
@@ -318,6 +353,10 @@ func (c *fastConn) serve(fd uintptr) bool {
 	}
 	for {
 		room := c.take().room()
+		if room == nil {
+			c.end = general
+			return true
+		}
 		n, err := sock.Read(fd, room)
 		switch {
 		case err == syscall.EAGAIN:
@@ -346,6 +385,10 @@ func (c *fastConn) take() *plain {
 	if c.x == nil {
 		c.x = plains.Get().(*plain)
 		c.x.conn = c
+		if c.held != nil {
+			c.x.begin(c.held)
+			c.held = nil
+		}
 	}
 	return c.x
 }
@@ -382,6 +425,10 @@ func (c *fastConn) awaitRest() {
 		c.pieces = true
 		now := time.Now()
 		c.touch(now)
+		c.headBy = now.Add(forever)
+		if limit := c.lane.server.HeaderTimeout; limit > 0 {
+			c.headBy = now.Add(limit)
+		}
 		c.deadline = now.Add(pieceTime)
 		c.nc.SetReadDeadline(c.deadline)
 	}
@@ -430,10 +477,11 @@ func (c *fastConn) handOver(x *plain) {
 		cc.fast = c
 	}
 	if x != nil {
-		cc.ahead = bytes.Clone(x.in[:x.filled])
 		if x.begun != nil {
+			cc.ahead = bytes.Clone(x.in[:x.filled])
 			cc.pending.Store(x)
 		} else {
+			cc.ahead, cc.owed = x.takeRead()
 			x.release()
 		}
 	}

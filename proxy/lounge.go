@@ -78,7 +78,7 @@ func (l *fastLane) attend(r *lounge) {
 		if err != nil {
 			now := time.Now()
 			for _, c := range r.guests {
-				if c.quiet(now) >= c.patience() && (c.state.CompareAndSwap(connIdle, connClosed) || c.state.CompareAndSwap(connNew, connClosed)) {
+				if c.overdue(now) && (c.state.CompareAndSwap(connIdle, connClosed) || c.state.CompareAndSwap(connNew, connClosed)) {
 					l.closeLocked(c)
 				}
 			}

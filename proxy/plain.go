@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"cmp"
 	"net/http"
 	"strconv"
@@ -29,11 +30,14 @@ type plain struct {
 	dispatch
 	conn *fastConn
 
-	in     []byte // what the client has sent: the request, and perhaps more
-	filled int    // bytes of in
-	req    http1.Request
-	path   []byte // decoded
-	out    []byte // the head as the backend gets it
+	in        []byte // what the client has sent: the request, and perhaps more
+	first     []byte // what in is at first, and after a request that was larger
+	spare     []byte // a larger one of an earlier request; nil: none
+	filled    int    // bytes of in
+	req       http1.Request
+	lacksBody bool   // the request's head is whole, and its body is not
+	path      []byte // decoded
+	out       []byte // the head as the backend gets it
 
 	found *upstream.Conn // the response is read from; nil: none, or it was given back
 	back  []byte         // the response, or its beginning; nil: nothing has come
@@ -57,7 +61,8 @@ type plain struct {
 }
 
 var plains = sync.Pool{New: func() any {
-	x := &plain{in: make([]byte, smallBuffer)}
+	x := &plain{first: make([]byte, smallBuffer)}
+	x.in = x.first
 	x.lend, x.leftFunc, x.fillFunc, x.drainFunc = x.space, x.left, x.fill, x.drain
 	return x
 }}
@@ -67,6 +72,7 @@ var backs = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 // release ends the use of x. Nothing may be under way.
 func (x *plain) release() {
 	x.returnBack()
+	x.shrink()
 	x.conn, x.filled = nil, 0
 	x.dispatch = dispatch{tried: x.tried[:0]}
 	plains.Put(x)
@@ -79,30 +85,86 @@ func (x *plain) returnBack() {
 	}
 }
 
-// room is where to read more of what the client sends.
+// room is where to read more of what the client sends; nil: there is no memory for more.
 func (x *plain) room() []byte {
 	if x.filled == len(x.in) {
-		x.grow(2 * len(x.in))
+		// Not for all that is announced: who announces much may send little.
+		if !x.grow(x.filled + max(sock.Queued(x.conn.fd), x.filled/4)) {
+			return nil
+		}
 	}
 	return x.in[x.filled:]
 }
 
-func (x *plain) grow(size int) {
-	if size > len(x.in) {
-		in := make([]byte, max(size, 2*len(x.in)))
-		copy(in, x.in[:x.filled])
-		x.in = in
+// grow makes room for size bytes, if there is memory for them.
+func (x *plain) grow(size int) bool {
+	size = min(size, 2*maxReplay)
+	if size <= len(x.in) {
+		return x.filled < len(x.in)
+	}
+	in := x.spare
+	size = max(size, len(in))
+	if !x.conn.lane.server.buffered.take(size - x.owed()) {
+		return false
+	}
+	x.spare = nil
+	if len(in) < size {
+		in = make([]byte, size)
+	}
+	copy(in, x.in[:x.filled])
+	x.in = in
+	return true
+}
+
+// owed is what the buffer has of the server's budget.
+func (x *plain) owed() int {
+	if len(x.in) == len(x.first) {
+		return 0
+	}
+	return len(x.in)
+}
+
+// shrink gives back what is more than the first buffer. What was read is lost.
+func (x *plain) shrink() {
+	if owed := x.owed(); owed > 0 {
+		x.conn.lane.server.buffered.give(owed)
+		if owed <= largeBuffer {
+			x.spare = x.in
+		}
+		x.in = x.first
 	}
 }
 
-// give has x begin with what was read ahead.
-func (x *plain) give(ahead []byte) {
-	x.grow(len(ahead))
+// takeRead takes out what was read of the client, and what the server's budget has given for it.
+func (x *plain) takeRead() ([]byte, *loan) {
+	owed := x.owed()
+	if owed == 0 {
+		return bytes.Clone(x.in[:x.filled]), nil
+	}
+	l := &loan{from: &x.conn.lane.server.buffered}
+	read := x.in[:x.filled]
+	if owed > x.filled+x.filled/4 { // it was a spare one
+		l.from.force(x.filled)
+		l.n.Store(int64(x.filled))
+		return bytes.Clone(read), l
+	}
+	l.n.Store(int64(owed))
+	x.in = x.first
+	return read, l
+}
+
+// begin has x begin with what was read before.
+func (x *plain) begin(ahead []byte) {
+	if len(ahead) > len(x.in) { // they were in memory already
+		x.conn.lane.server.buffered.force(len(ahead))
+		x.in = make([]byte, len(ahead))
+	}
 	x.filled = copy(x.in, ahead)
 }
 
 // parse reports whether a request is there, and whether it is whole.
 func (x *plain) parse() (whole, ok bool) {
+	x.lacksBody = false
 	switch x.req.Parse(x.in[:x.filled]) {
 	case http1.Other:
 		return false, false
@@ -113,9 +175,8 @@ func (x *plain) parse() (whole, ok bool) {
 	if x.req.Length > maxReplay {
 		return false, false
 	}
-	size := x.req.Size + int(x.req.Length)
-	x.grow(size)
-	return x.filled >= size, true
+	x.lacksBody = x.filled < x.req.Size+int(x.req.Length)
+	return !x.lacksBody, true
 }
 
 // text is a string of bytes that do not change as long as it is used.
@@ -202,7 +263,11 @@ func (x *plain) next() {
 	x.conn.touch(x.ended)
 	x.conn.expect(x.ended)
 	size := x.req.Size + int(x.req.Length)
-	x.filled = copy(x.in, x.in[size:x.filled])
+	rest := x.in[size:x.filled]
+	if len(rest) <= len(x.first) {
+		x.shrink()
+	}
+	x.filled = copy(x.in, rest)
 	x.returnBack()
 }
 

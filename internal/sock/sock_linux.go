@@ -48,6 +48,13 @@ func ended(fd uintptr) bool {
 	return int(n) > 0 && p.revents&(pollErr|pollHup|pollRdHup) != 0
 }
 
+// Queued is how many bytes there are to read.
+func Queued(fd uintptr) int {
+	var n int32
+	syscall.RawSyscall(syscall.SYS_IOCTL, fd, syscall.TIOCINQ, uintptr(unsafe.Pointer(&n)))
+	return int(n)
+}
+
 const (
 	setPipeSize   = 1031 // F_SETPIPE_SZ
 	spliceMove    = 1    // SPLICE_F_MOVE

@@ -24,6 +24,9 @@ func peek(fd uintptr) (int, syscall.Errno) {
 	return result(n, err)
 }
 
+// Queued is not known here.
+func Queued(uintptr) int { return 0 }
+
 func newPipe(int) (r, w int, err error) { return 0, 0, syscall.ENOTSUP }
 
 func splice(from, to uintptr, n int) (int, syscall.Errno) { return 0, syscall.ENOTSUP }
