@@ -255,7 +255,7 @@ func TestCase(t *testing.T) {
 
 func TestBackends(t *testing.T) {
 	var bs Backends
-	if err := bs.UnmarshalText([]byte("127.0.0.1:9001 weight=2 max_conns=7 slow_start=30 route=a, 127.0.0.1:9002 backup max_fails=1 fail_timeout=5s, b down, c drain")); err != nil {
+	if err := bs.UnmarshalText([]byte("127.0.0.1:9001 weight=2 max_conns=7 slow_start=30 route=a, 127.0.0.1:9002 backup max_fails=1 fail_timeout=5s\n b down,\nc drain\n")); err != nil {
 		t.Fatal(err)
 	}
 	defaults := Defaults()

@@ -63,6 +63,9 @@ func TestWrongVirtual(t *testing.T) {
 	for _, c := range []struct{ env, want string }{
 		{"VIRTUAL_HOST=a b", `VIRTUAL_HOST="a b": host: want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port`},
 		{"VIRTUAL_HOST=~(", `VIRTUAL_HOST="~(": regular expression: missing closing ): "(" (RE2: no lookaround, no backreferences)`},
+		{"VIRTUAL_HOST=a.b\x1b[31m", `VIRTUAL_HOST="a.b\x1b[31m": host: want a name such as shop.example.com, *.example.com, www.* or a regular expression behind ~, without a port`},
+		{"VIRTUAL_PATH=/a\x00", `VIRTUAL_PATH="/a\x00": path: want it without control characters`},
+		{"VIRTUAL_PATH=~a\x07", `VIRTUAL_PATH="~a\a": path: want it without control characters`},
 		{"VIRTUAL_PORT=http", `VIRTUAL_PORT="http": want a port from 1 to 65535`},
 		{"VIRTUAL_PATH=app", `VIRTUAL_PATH="app": want a path that begins with /, =/, ^~ or ~`},
 		{"VIRTUAL_DEST=app", `VIRTUAL_DEST="app": path: want the path of a URL, such as / or /v2, without a query`},
