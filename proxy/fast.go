@@ -262,12 +262,15 @@ func (c *fastConn) run() {
 		err := c.raw.Read(c.ready)
 		late := errors.Is(err, os.ErrDeadlineExceeded)
 		if late && c.pieces && c.hold() {
-			if c.lane.rest(c) {
+			if c.overdue(time.Now()) {
+				c.late()
+			} else if c.lane.rest(c) {
 				return
+			} else {
+				c.deadline = c.headBy
+				c.nc.SetReadDeadline(c.deadline)
+				continue
 			}
-			c.deadline = c.headBy
-			c.nc.SetReadDeadline(c.deadline)
-			continue
 		}
 		if late && !c.pieces {
 			// Since requests keep the deadline away, it has been quiet. It is read from again, since an end that
@@ -331,7 +334,7 @@ func (c *fastConn) hold() bool {
 		c.held = bytes.Clone(x.in[:x.filled])
 		c.drop()
 	}
-	return c.held != nil && !c.overdue(time.Now())
+	return c.held != nil
 }
 
 // expect moves the read deadline to when it is to be looked after if it is quiet until then, give or take the

@@ -69,8 +69,11 @@ func testHeadTimeEnds(t *testing.T, in lane) {
 	got := w.rest()
 	close(stop)
 	<-done
-	if took := time.Since(start); got != "" || took < p.HeaderTimeout || took > patience/2 {
-		t.Errorf("got %q after %v, want nothing after %v", got, took, p.HeaderTimeout)
+	if took := time.Since(start); !strings.HasPrefix(got, "HTTP/1.1 408 Request Timeout\r\n") || took < p.HeaderTimeout || took > patience/2 {
+		t.Errorf("got %q after %v, want 408 after %v", got, took, p.HeaderTimeout)
+	}
+	if r := p.record(); r.Status != 408 || r.URI != "/" {
+		t.Errorf("recorded as %+v", r)
 	}
 }
 

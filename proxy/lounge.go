@@ -78,7 +78,11 @@ func (l *fastLane) attend(r *lounge) {
 		if err != nil {
 			now := time.Now()
 			for _, c := range r.guests {
-				if c.overdue(now) && (c.state.CompareAndSwap(connIdle, connClosed) || c.state.CompareAndSwap(connNew, connClosed)) {
+				if c.held != nil && c.overdue(now) { // it says so
+					r.set.Remove(c.fd)
+					l.wakeLocked(c)
+					go c.run()
+				} else if c.overdue(now) && (c.state.CompareAndSwap(connIdle, connClosed) || c.state.CompareAndSwap(connNew, connClosed)) {
 					l.closeLocked(c)
 				}
 			}

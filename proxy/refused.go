@@ -56,11 +56,15 @@ func (c *clientConn) brokenOff() {
 // late answers 408 when the time for a head is over. net/http would close the connection, or answer 400 if that
 // happens within a line.
 func (c *clientConn) late() {
-	const body = "408 Request Timeout\n"
-	c.account(http.StatusRequestTimeout, len(body))
-	io.WriteString(c.Conn, "HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"+body)
+	c.account(http.StatusRequestTimeout, len(lateText))
+	io.WriteString(c.Conn, lateHead+lateText)
 	c.mute = true
 }
+
+const (
+	lateHead = "HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+	lateText = "408 Request Timeout\n"
+)
 
 // account records the request, unless that is done or its handler's to do.
 func (c *clientConn) account(status, bytes int) {
@@ -71,14 +75,25 @@ func (c *clientConn) account(status, bytes int) {
 
 // brokenOff is clientConn's, for a request that has begun to come on the fast lane.
 func (c *fastConn) brokenOff() {
-	head := bytes.TrimLeft(c.x.in[:c.x.filled], "\r\n")
+	c.account(c.x.in[:c.x.filled], http.StatusBadRequest, 0)
+}
+
+// late is clientConn's, for a head that has waited without a buffer.
+func (c *fastConn) late() {
+	c.account(c.held, http.StatusRequestTimeout, len(lateText))
+	io.WriteString(c.nc, lateHead+lateText)
+}
+
+// account records a request of which this has come.
+func (c *fastConn) account(come []byte, status, sent int) {
+	head := bytes.TrimLeft(come, "\r\n")
 	if len(head) == 0 {
 		return
 	}
 	var l requestLine
 	l.begin()
 	l.read(head, nil)
-	c.lane.server.recordUnread(c.peer, &l, http.StatusBadRequest, 0)
+	c.lane.server.recordUnread(c.peer, &l, status, sent)
 }
 
 // statusOf reads the status line of an answer.
