@@ -148,6 +148,7 @@ type Settings struct {
 	Keepalive        int           `env:"KEEPALIVE" envDefault:"256" min:"0" help:"idle connections kept per backend; 0: none"`
 	KeepaliveTimeout time.Duration `env:"KEEPALIVE_TIMEOUT" envDefault:"60s" min:"1ms" help:"how long they are kept"`
 	MaxBody          Size          `env:"MAX_BODY" envDefault:"off" help:"largest request body, then 413; off: no limit"`
+	ResponseBuffer   Size          `env:"RESPONSE_BUFFER" envDefault:"256k" help:"of a response, for a client that reads slowly: so much is taken from the backend at once, which is then free for others; never of event streams, gRPC and what says X-Accel-Buffering: no; off: nothing"`
 }
 
 // Equal reports whether two services say the same. It is much faster than reflect.DeepEqual, and does not

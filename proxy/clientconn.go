@@ -190,9 +190,6 @@ func (c *clientConn) Write(p []byte) (int, error) {
 	} else if c.mute {
 		return len(p), nil
 	}
-	if c.stream != nil {
-		return c.stream.Write(p)
-	}
 	return c.Conn.Write(p)
 }
 

@@ -13,18 +13,24 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"longshore/internal/sock"
 )
 
 // clients are the connections that clients have open, in both lanes. It bounds how many they are: beyond limit
 // those are closed that have been idle for longest, so that whoever connects is served however many others
 // only sit there. One that has a request under way is never closed for another.
 type clients struct {
-	limit   int                        // zero: none
-	perAddr int                        // most from one address; zero: no limit
-	exempt  func(ip string) bool       // from perAddr: proxies that are trusted bring many clients' connections
-	log     *slog.Logger               //
-	room    chan struct{}              // a connection has ended; full: who waits for that is told already
-	closed  [closeCauses]atomic.Uint64 // by us, to make room
+	limit   int                  // zero: none
+	perAddr int                  // most from one address; zero: no limit
+	exempt  func(ip string) bool // from perAddr: proxies that are trusted bring many clients' connections
+	log     *slog.Logger         //
+
+	sendTimeout time.Duration // of the Server, as the following
+	buffered    *budget
+
+	room   chan struct{}              // a connection has ended; full: who waits for that is told already
+	closed [closeCauses]atomic.Uint64 // by us, to make room
 
 	mu     sync.Mutex           // guards the following
 	open   map[*client]struct{} //
@@ -88,6 +94,7 @@ type client struct {
 	state atomic.Int32
 	since atomic.Int64 // when it was last busy, came, or began to send a request: nanoseconds since epoch
 	ended atomic.Bool  // it is no longer in open
+	out   *outbox      // of whoever has the request; nil: all has fitted into the socket so far
 }
 
 // epoch is where the time of clients begins.
@@ -155,7 +162,7 @@ func addrKey(ip string) netip.Addr {
 }
 
 func newClients(s *Server) *clients {
-	cs := &clients{limit: s.MaxClients, perAddr: s.MaxClientsPerAddr, exempt: s.trusts, log: s.Log, room: make(chan struct{}, 1), open: make(map[*client]struct{})}
+	cs := &clients{limit: s.MaxClients, perAddr: s.MaxClientsPerAddr, exempt: s.trusts, log: s.Log, sendTimeout: s.SendTimeout, buffered: &s.buffered, room: make(chan struct{}, 1), open: make(map[*client]struct{})}
 	if cs.perAddr > 0 {
 		cs.byAddr = make(map[netip.Addr]int)
 	}
@@ -168,6 +175,9 @@ func (cs *clients) enter(nc net.Conn) *client {
 	now := time.Now()
 	c := &client{Conn: nc, of: cs}
 	c.touch(now)
+	if raw, err := c.SyscallConn(); err == nil && cs.sendTimeout > 0 {
+		raw.Control(func(fd uintptr) { sock.SetUserTimeout(fd, cs.sendTimeout) }) // for a client that is gone without a word
+	}
 	if cs.byAddr != nil {
 		if ip := peerIP(nc.RemoteAddr().String()); !cs.exempt(ip) {
 			c.addr = addrKey(ip)

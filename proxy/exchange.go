@@ -40,6 +40,7 @@ type exchange struct {
 	response   responseBody
 	switched   io.Closer // of a 101 response: the backend's connection
 	upgraded   *hijacked
+	outbox     *outbox  // the client's, once there is a response; nil: there is none
 	upgrade    []string // the Upgrade field of a 426, which ReverseProxy takes for hop-by-hop
 	closeAfter bool     // close the client's connection after the response
 	status     int      // 0: nothing written
@@ -108,6 +109,7 @@ func (x *exchange) finish() {
 		b.failures[Truncated].Add(1)
 	}
 	x.end()
+	x.deliver()
 	if x.switched != nil {
 		x.switched.Close() // ReverseProxy does not when it refuses to switch
 	}
@@ -165,6 +167,7 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		x.switched = body
 		x.sentAt = time.Time{}
 	}
+	x.openOutbox(res)
 	x.answered(res.StatusCode)
 	if st := x.svc.sticky; st != nil {
 		st.answered(x, b, res.Header)
@@ -200,6 +203,48 @@ func (x *exchange) choose() {
 	if x.svc.sticky != nil {
 		x.bound = x.svc.sticky.token(x)
 	}
+}
+
+// openOutbox prepares to send a response.
+func (x *exchange) openOutbox(res *http.Response) {
+	c, ok := x.in.Context().Value(connKey{}).(*clientConn)
+	if !ok {
+		return
+	}
+	x.outbox = c.Conn.(*client).outbox()
+	keep, timeout := int(x.svc.spec.Settings.ResponseBuffer), x.server.SendTimeout
+	switch kind := res.Header.Get("Content-Type"); {
+	case x.switched != nil, isEventStream(kind):
+		keep, timeout = 0, 0
+	case isGRPC(kind), strings.EqualFold(res.Header.Get("X-Accel-Buffering"), "no"):
+		keep = 0
+	}
+	x.outbox.open(keep, timeout)
+}
+
+// isEventStream reports whether a Content-Type is that of server-sent events, which may be silent for hours.
+func isEventStream(kind string) bool {
+	return len(kind) >= len(eventStream) && strings.EqualFold(kind[:len(eventStream)], eventStream)
+}
+
+const eventStream = "text/event-stream"
+
+// isGRPC reports whether a Content-Type is one of gRPC: its messages answer each other, so none may wait for the next.
+func isGRPC(kind string) bool {
+	const grpc = "application/grpc"
+	return len(kind) >= len(grpc) && strings.EqualFold(kind[:len(grpc)], grpc)
+}
+
+// deliver has the client take what was kept for it, when the backend is free.
+func (x *exchange) deliver() {
+	if x.outbox == nil || x.upgraded != nil {
+		return
+	}
+	if x.outbox.isSlow() {
+		http.NewResponseController(x.ResponseWriter).Flush()
+		x.outbox.flush()
+	}
+	x.outbox.open(0, x.server.SendTimeout)
 }
 
 // send is the carrier's.

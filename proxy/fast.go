@@ -450,24 +450,35 @@ func (c *fastConn) done() bool {
 // left reports whether the client has left.
 func (c *fastConn) left() bool { return c.state.Load() == connClosed || sock.Ended(c.fd) }
 
-// write writes two pieces to the client. It reports whether it had to wait.
-func (c *fastConn) write(a, b []byte) (waited bool, err error) {
-	n, err := sock.Write(c.fd, a, b)
+// write writes two pieces to the client, or keeps up to keep bytes of them if the client is slow. It reports whether it
+// had to wait.
+func (c *fastConn) write(a, b []byte, keep int) (waited bool, err error) {
+	n := 0
+	if !c.isSlow() {
+		n, err = sock.Write(c.fd, a, b)
+	}
 	switch {
 	case err != nil && err != syscall.EAGAIN:
 		return false, err
 	case n == len(a)+len(b):
 		return false, nil
 	}
+	out := c.outbox()
+	if !out.isSlow() {
+		out.open(keep, c.of.sendTimeout)
+	}
 	if n < len(a) {
-		if _, err := c.nc.Write(a[n:]); err != nil {
+		if _, err := out.Write(a[n:]); err != nil {
 			return true, err
 		}
 		n = len(a)
 	}
-	_, err = c.nc.Write(b[n-len(a):])
+	_, err = out.Write(b[n-len(a):])
 	return true, err
 }
+
+// isSlow reports whether something is kept for the client.
+func (c *fastConn) isSlow() bool { return c.out != nil && c.out.isSlow() }
 
 // handOver leaves the connection to the general path, with what was read of it: x, which may have a request
 // under way; nil: nothing.

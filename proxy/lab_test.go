@@ -387,7 +387,8 @@ type testProxy struct {
 	*Server
 	t       testing.TB
 	addr    string
-	ln      net.Listener // at addr
+	ln      net.Listener                                           // at addr
+	control func(network, address string, c syscall.RawConn) error // of its socket, before it listens; nil: nothing is set
 	stop    context.CancelFunc
 	stopped chan error   // what Serve returned
 	records chan *Record // of every request
@@ -450,7 +451,7 @@ func (p *testProxy) serve(services ...discovery.Service) {
 // listen starts to serve.
 func (p *testProxy) listen() {
 	p.t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := (&net.ListenConfig{Control: p.control}).Listen(p.t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		p.t.Fatal(err)
 	}

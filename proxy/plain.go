@@ -54,16 +54,15 @@ type plain struct {
 	moved int64      // bytes into it that are left, and err what came of the last ones
 	err   error
 
-	lend      func() []byte // space, as a func
-	leftFunc  func() bool   // left, likewise
-	fillFunc  func(fd uintptr) bool
-	drainFunc func(fd uintptr) bool
+	lend     func() []byte // space, as a func
+	leftFunc func() bool   // left, likewise
+	fillFunc func(fd uintptr) bool
 }
 
 var plains = sync.Pool{New: func() any {
 	x := &plain{first: make([]byte, smallBuffer)}
 	x.in = x.first
-	x.lend, x.leftFunc, x.fillFunc, x.drainFunc = x.space, x.left, x.fill, x.drain
+	x.lend, x.leftFunc, x.fillFunc = x.space, x.left, x.fill
 	return x
 }}
 
@@ -402,14 +401,26 @@ func (x *plain) relay() bool {
 	if f.done { // the backend is free
 		x.settle(f.ok && !r.Close)
 	}
-	waited, err := x.conn.write(head, body)
+	keep := 0 // once the backend is free, the client may as well be waited for
+	if !f.done {
+		keep = x.keepable()
+	}
+	waited, err := x.conn.write(head, body, keep)
 	if !f.done {
 		waited = true
 	}
-	if err == nil && f.left >= spliceable {
-		err = x.splice(&f)
-	}
+	splices := true
 	for err == nil && f.ok && !f.done {
+		if splices && f.left >= spliceable {
+			if !x.conn.isSlow() {
+				splices, err = x.splice(&f, keep)
+				continue
+			}
+			if !x.conn.out.fits(f.left) {
+				err = x.conn.out.flush()
+				continue
+			}
+		}
 		x.got = 0
 		var n int
 		if n, err = x.found.Read(x.lend, x.leftFunc); err != nil {
@@ -420,7 +431,7 @@ func (x *plain) relay() bool {
 		if f.done {
 			x.settle(f.ok && !r.Close)
 		}
-		_, err = x.conn.write(body, nil)
+		_, err = x.conn.write(body, nil, keep)
 	}
 	x.written = f.data
 	if !f.done {
@@ -429,41 +440,60 @@ func (x *plain) relay() bool {
 		}
 		x.settle(false)
 	}
+	if err == nil && x.conn.isSlow() {
+		err = x.conn.out.flush()
+	}
 	if waited {
 		x.ended = time.Now()
 	}
 	return err == nil && f.done && !ends
 }
 
-// splice relays the rest of a body of known length by a pipe. It leaves to the caller what cannot be relayed so,
-// and the last bytes: they may have others behind them.
-func (x *plain) splice(f *flow) (err error) {
+// keepable is how much of a response is kept for a slow client. Its beginning must still be there.
+func (x *plain) keepable() int {
+	head := x.back[:x.res.Size]
+	for _, v := range http1.Values(nil, head, "x-accel-buffering") {
+		if strings.EqualFold(text(v), "no") {
+			return 0
+		}
+	}
+	for _, v := range http1.Values(nil, head, "content-type") {
+		if isGRPC(text(v)) {
+			return 0
+		}
+	}
+	return int(x.svc.spec.Settings.ResponseBuffer)
+}
+
+// splice relays the rest of a body of known length by a pipe, as long as the client is not slow. It leaves to the caller
+// what cannot be relayed so, and the last bytes: they may have others behind them. It reports whether there are pipes.
+func (x *plain) splice(f *flow, keep int) (ok bool, err error) {
 	if x.pipe, err = sock.TakePipe(); err != nil {
-		return nil
+		return false, nil
 	}
 	defer func() {
 		x.pipe.Free()
 		x.pipe = nil
 	}()
-	for f.left > joinable {
+	for f.left > joinable && !x.conn.isSlow() {
 		x.moved = f.left - joinable
 		if err := x.found.Await(x.fillFunc, x.leftFunc); err != nil || x.err != nil {
 			f.ok = x.left()
-			return cmp.Or(err, x.err)
+			return true, cmp.Or(err, x.err)
 		}
 		f.left -= x.moved
 		f.data += x.moved
-		x.drain(x.conn.fd)
-		if x.err == syscall.EAGAIN {
-			if err := x.conn.raw.Write(x.drainFunc); err != nil {
-				return err
-			}
+		err := x.pipe.Drain(x.conn.fd)
+		if err == syscall.EAGAIN {
+			out := x.conn.outbox()
+			out.open(keep, x.server.SendTimeout)
+			err = out.WritePipe(x.pipe, f.left)
 		}
-		if x.err != nil {
-			return x.err
+		if err != nil {
+			return true, err
 		}
 	}
-	return nil
+	return f.left > joinable, nil
 }
 
 // fill is called when there may be something to read of the backend.
@@ -474,12 +504,6 @@ func (x *plain) fill(fd uintptr) bool {
 	}
 	x.moved, x.err = int64(n), err
 	return true
-}
-
-// drain is called when there may be room for more at the client.
-func (x *plain) drain(fd uintptr) bool {
-	x.err = x.pipe.Drain(fd)
-	return x.err != syscall.EAGAIN
 }
 
 // makeResponse makes the head for the client.
@@ -550,7 +574,7 @@ func (x *plain) fail(err error) bool {
 		x.written = int64(len(body))
 	}
 	x.head = b[:0]
-	_, err = x.conn.write(b, nil)
+	_, err = x.conn.write(b, nil, 0)
 	return err == nil && !ends
 }
 

@@ -19,6 +19,8 @@ type Server struct {
 	Trusted       []netip.Prefix // peers whose X-Forwarded-* are believed; none: nobody
 	HeaderTimeout time.Duration  // a request's header must be complete by then; zero: no limit
 	IdleTimeout   time.Duration  // how long a connection is kept open between requests; zero: no limit
+	BodyTimeout   time.Duration  // between two reads of a request's body; zero: no limit
+	SendTimeout   time.Duration  // between two writes that a client takes something of; zero: no limit
 	MaxHeader     int            // bytes; larger ones get 431; zero: 1 MB
 	FastLane      bool           // plain requests do not go through net/http
 	Grace         time.Duration  // how long requests in flight may take at the end; zero: none

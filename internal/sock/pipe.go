@@ -45,6 +45,26 @@ func (p *Pipe) Free() {
 	syscall.Close(p.w)
 }
 
+// Held is how many bytes are in the pipe.
+func (p *Pipe) Held() int { return p.held }
+
+// Read reads len(b) bytes that are in the pipe.
+func (p *Pipe) Read(b []byte) error {
+	for len(b) > 0 {
+		switch n, err := syscall.Read(p.r, b); {
+		case err == syscall.EINTR:
+		case err != nil:
+			return err
+		case n == 0:
+			return io.ErrUnexpectedEOF
+		default:
+			p.held -= n
+			b = b[n:]
+		}
+	}
+	return nil
+}
+
 // Fill takes at most n bytes from a socket, as far as they are there and there is room. At the end of the stream
 // it returns io.EOF.
 func (p *Pipe) Fill(fd uintptr, n int64) (int, error) {

@@ -2,6 +2,7 @@ package sock
 
 import (
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -30,6 +31,19 @@ func peek(fd uintptr) (int, syscall.Errno) {
 	var b [1]byte
 	n, _, errno := syscall.RawSyscall6(sysRecvfrom, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
+}
+
+// Unsent is how many bytes wait in a socket's buffer for the other side to acknowledge them.
+func Unsent(fd uintptr) int {
+	var n int32
+	syscall.RawSyscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	return int(n)
+}
+
+// SetUserTimeout bounds how long bytes may wait so until the connection is broken; zero: as the system has it.
+func SetUserTimeout(fd uintptr, d time.Duration) {
+	const userTimeout = 18 // TCP_USER_TIMEOUT
+	syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, userTimeout, int(min(d.Milliseconds(), 1<<31-1)))
 }
 
 const (

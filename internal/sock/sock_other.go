@@ -2,7 +2,10 @@
 
 package sock
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 func read(fd uintptr, p []byte) (int, syscall.Errno) { return result(syscall.Read(int(fd), p)) }
 
@@ -32,3 +35,9 @@ func newPipe(int) (r, w int, err error) { return 0, 0, syscall.ENOTSUP }
 func splice(from, to uintptr, n int) (int, syscall.Errno) { return 0, syscall.ENOTSUP }
 
 func ended(fd uintptr) bool { return Look(fd) == Closed }
+
+// Unsent is not known here.
+func Unsent(uintptr) int { return 0 }
+
+// SetUserTimeout does nothing here.
+func SetUserTimeout(uintptr, time.Duration) {}
