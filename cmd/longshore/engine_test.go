@@ -431,6 +431,34 @@ func TestEngineImageHealth(t *testing.T) {
 	}
 }
 
+// TestEngineLinks: the names that compose gives the proxy alone, by links and extra_hosts, are upstream names.
+func TestEngineLinks(t *testing.T) {
+	dockertest.Engine(t)
+	for _, compose := range dockertest.Composes(t) {
+		t.Run(strings.Join(compose, " "), func(t *testing.T) {
+			p := testProject{t: t, Project: dockertest.Compose(t, compose, fmt.Sprintf(`
+version: "2.4"
+services:
+  longshore:
+    image: %s
+    ports: ["127.0.0.1::80", "127.0.0.1::9180"]
+    volumes: ["/var/run/docker.sock:/var/run/docker.sock:ro"]
+    environment: {LONGSHORE_UPSTREAM: "backend:5090, /healthz=legacy:9180"}
+    links: ["flaskapp:backend"]
+    extra_hosts: ["legacy:127.0.0.1"]
+  flaskapp:
+    image: %s
+`, dockertest.Image(t, "longshore/cmd/longshore"), dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090")))}
+			p.Run("up", "-d")
+			ls := p.proxy()
+			dockertest.Wait(t, "the extra host to answer", func() bool { return ls.get("localhost", "/healthz") == "200 ok" })
+			p.Run("up", "-d", "--no-recreate", "--scale", "flaskapp=2")
+			ls.waitUp(3) // legacy is one
+			ls.wantShares(20, 10, 10)
+		})
+	}
+}
+
 // TestEngineSharedNetwork runs the proxy in the network of the application that it is for, as nginx runs beside one:
 // its hostname and files in /etc are then the application's. Whose container is whose is told by the cgroup, and
 // where a namespace hides that, by the command.

@@ -312,7 +312,11 @@ func (o *outlet) tell(w world) {
 	told := make(map[note]bool, len(notes))
 	for _, n := range notes {
 		if !o.told[n] && !told[n] {
-			o.s.log().Log(context.Background(), n.level, n.text, "container", n.container)
+			var args []any
+			if n.container != "" {
+				args = []any{"container", n.container}
+			}
+			o.s.log().Log(context.Background(), n.level, n.text, args...)
 		}
 		told[n] = true
 	}

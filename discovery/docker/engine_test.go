@@ -1,8 +1,10 @@
 package docker
 
 import (
+	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -114,4 +116,53 @@ func TestEngineCompose(t *testing.T) {
 			w.find("without anything", func(st string) bool { return st == "" })
 		})
 	}
+}
+
+// The host cannot reach the containers of a macvlan network on one of its own interfaces, although their addresses
+// are of a network that it is in: it takes another of their addresses.
+func TestEngineMacvlan(t *testing.T) {
+	dockertest.Engine(t)
+	if os.Getuid() != 0 {
+		t.Skip("it takes root to make an interface")
+	}
+	image := dockertest.Image(t, "longshore/internal/testapp", "EXPOSE 5090")
+	parent, lan, bridge := dockertest.Name("m"), dockertest.Name("a"), dockertest.Name("b") // the macvlan's comes first by name
+	subnet := fmt.Sprintf("10.216.%d.", os.Getpid()%256)
+	t.Cleanup(func() { exec.Command("ip", "link", "del", parent).Run() })
+	for _, args := range []string{"link add " + parent + " type bridge", "addr add " + subnet + "253/24 dev " + parent, "link set " + parent + " up"} {
+		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", args, err, out)
+		}
+	}
+	dockertest.Docker(t, "network", "create", "-d", "macvlan", "-o", "parent="+parent, "--subnet", subnet+"0/24", "--gateway", subnet+"254", lan)
+	t.Cleanup(func() { dockertest.Docker(t, "network", "rm", lan) })
+	dockertest.Network(t, bridge)
+	web := dockertest.Name("web")
+	id := dockertest.Docker(t, "create", "--name", web, "--network", lan, image)
+	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", id) })
+	dockertest.Docker(t, "network", "connect", bridge, web)
+	dockertest.Docker(t, "start", web)
+
+	client, err := NewClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	s := &Source{Client: client, Project: "*", Settings: config.Defaults()}
+	if err := s.Upstream.UnmarshalText([]byte(web)); err != nil {
+		t.Fatal(err)
+	}
+	w := watch(t, s)
+	w.until(":5090 #1\n")
+	addr := strings.Fields(w.last)[3]
+	if strings.HasPrefix(addr, subnet) {
+		t.Errorf("the address is %s, which is of the macvlan network", addr)
+	}
+	dockertest.Wait(t, addr+" to answer", func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
 }

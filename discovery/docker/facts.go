@@ -31,7 +31,12 @@ type facts struct {
 	virtualPort string   // of its environment; nothing else of that is kept, except:
 	virtual     virtual  //
 	exposed     []uint16 // TCP ports, sorted
+	links       []link   // to containers, by names that only it knows (links)
+	hosts       []string // names in its own /etc/hosts (extra_hosts)
 }
+
+// A link is a container's own name for another one.
+type link struct{ container, alias string }
 
 // A network is a container's place in one.
 type network struct {
@@ -105,6 +110,16 @@ func readFacts(r api.InspectResponse) facts {
 		f.created, _ = time.Parse(time.RFC3339Nano, r.Created)
 		if r.HostConfig != nil {
 			f.mode = string(r.HostConfig.NetworkMode)
+			for _, l := range r.HostConfig.Links { // in the old default network: "/web_1:/proxy_1/alias"
+				if to, as, ok := strings.Cut(l, ":"); ok {
+					f.links = append(f.links, link{strings.TrimPrefix(to, "/"), as[strings.LastIndex(as, "/")+1:]})
+				}
+			}
+			for _, h := range r.HostConfig.ExtraHosts { // "name:address", with = since Docker 26
+				if i := strings.IndexAny(h, ":="); i > 0 {
+					f.hosts = append(f.hosts, h[:i])
+				}
+			}
 		}
 		if st := r.State; st != nil {
 			f.started, _ = time.Parse(time.RFC3339Nano, st.StartedAt)
@@ -142,6 +157,15 @@ func readFacts(r api.InspectResponse) facts {
 	}
 	if n := r.NetworkSettings; n != nil {
 		f.nets = readNetworks(&api.NetworkSettingsSummary{Networks: n.Networks})
+		for _, name := range slices.Sorted(maps.Keys(n.Networks)) {
+			if e := n.Networks[name]; e != nil {
+				for _, l := range e.Links { // "web_1:alias"
+					if to, as, ok := strings.Cut(l, ":"); ok {
+						f.links = append(f.links, link{to, as})
+					}
+				}
+			}
+		}
 		for p, bindings := range n.Ports {
 			for _, b := range bindings {
 				hostPort, err := strconv.ParseUint(b.HostPort, 10, 16)

@@ -44,6 +44,9 @@ type box struct {
 	mode     string
 	nets     map[string]string // IP by name of the network; the network's ID is net-NAME
 	aliases  []string
+	gateways map[string]string // by name of the network; otherwise 172.18.0.1
+	links    []string
+	hosts    []string
 	expose   []int
 	publish  map[int]string // host:port by port
 	env      []string
@@ -284,9 +287,9 @@ func (m *model) upFor(b *box) string {
 func (b *box) endpoints() map[string]*networktypes.EndpointSettings {
 	es := make(map[string]*networktypes.EndpointSettings)
 	for n, ip := range b.nets {
-		e := &networktypes.EndpointSettings{NetworkID: "net-" + n, IPAddress: ip, Aliases: b.aliases}
+		e := &networktypes.EndpointSettings{NetworkID: "net-" + n, IPAddress: ip, Aliases: b.aliases, Links: b.links}
 		if ip != "" {
-			e.Gateway = "172.18.0.1"
+			e.Gateway = cmp.Or(b.gateways[n], "172.18.0.1")
 		}
 		if b.status == "created" {
 			e.NetworkID = "" // until it starts
@@ -312,7 +315,7 @@ func (m *model) inspect(id string) (r api.InspectResponse, ok bool) {
 				Status: b.status, Running: b.running() || b.status == "restarting", Paused: b.status == "paused",
 				Restarting: b.status == "restarting", StartedAt: b.started.Format(time.RFC3339Nano),
 			},
-			HostConfig:  &api.HostConfig{NetworkMode: api.NetworkMode(b.mode)},
+			HostConfig:  &api.HostConfig{NetworkMode: api.NetworkMode(b.mode), ExtraHosts: b.hosts},
 			GraphDriver: storage.DriverData{Data: map[string]string{"UpperDir": "/var/lib/docker/overlay2/" + b.name + "/diff"}},
 			Path:        "/" + b.name, Args: []string{"serve"},
 		}

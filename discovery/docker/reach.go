@@ -41,13 +41,20 @@ func (w world) way(c *container) (_ way, why string) {
 			near = append(near, n)
 		}
 	}
+	publishes := onHost && slices.ContainsFunc(owner.ports, func(p published) bool { return p.at(w.elsewhere()) != "" })
+	if onHost && c.said.Network == "" && w.network == "" { // else the user knows
+		bridged := slices.DeleteFunc(slices.Clone(near), func(n network) bool { return !w.isBridged(n) })
+		if len(bridged) > 0 || publishes {
+			near = bridged
+		}
+	}
 	n, why := w.choose(c, near)
 	switch {
 	case n.ip != "":
 		return way{host: n.ip}, ""
 	case why == "" && !onHost:
 		return way{}, fmt.Sprintf("no network shared with the proxy: it is on %s; the proxy is on %s", list(owner.nets), list(own))
-	case onHost && slices.ContainsFunc(owner.ports, func(p published) bool { return p.at(w.elsewhere()) != "" }):
+	case publishes:
 		return way{published: true}, ""
 	case why == "":
 		return way{}, fmt.Sprintf("no address that the host can reach: it is on %s and publishes no port", list(owner.nets))
@@ -101,9 +108,12 @@ func (w world) wayToHost(onHost bool) (way, string) {
 // choose picks among the networks that the proxy can reach a container through. A name that the user
 // gave must be among them: to take another one silently would hide the mistake.
 func (w world) choose(c *container, near []network) (_ network, why string) {
-	project := c.project
-	named := func(name string) (network, bool) {
-		for _, full := range []string{name, project + "_" + name} {
+	named := func(name string, projects ...string) (network, bool) {
+		full := []string{name}
+		for _, p := range projects {
+			full = append(full, p+"_"+name)
+		}
+		for _, full := range full {
 			if i := slices.IndexFunc(near, func(n network) bool { return n.name == full }); i >= 0 {
 				return near[i], true
 			}
@@ -114,12 +124,12 @@ func (w world) choose(c *container, near []network) (_ network, why string) {
 		if asked.name == "" {
 			continue
 		}
-		if n, ok := named(asked.name); ok {
+		if n, ok := named(asked.name, c.project, w.ownProject()); ok {
 			return n, ""
 		}
 		return network{}, fmt.Sprintf("%s=%q: the proxy can reach it only through %s", asked.by, asked.name, list(near))
 	}
-	if n, ok := named("default"); ok && project != "" {
+	if n, ok := named("default", c.project); ok && c.project != "" {
 		return n, ""
 	}
 	if len(near) > 0 {
@@ -168,6 +178,19 @@ func (w world) gateways() (as []netip.Addr) {
 func (w world) isLocal(ip string) bool {
 	a, err := netip.ParseAddr(ip)
 	return err == nil && w.elsewhere() == "" && slices.ContainsFunc(w.local, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// isBridged reports whether a network that seems near is one that the host is in. The host has the address of a
+// bridge, which is the gateway. Networks of macvlan and ipvlan have the addresses, and the gateway, of the network
+// that the host is in too, and yet it cannot reach their containers.
+func (w world) isBridged(n network) bool {
+	for _, text := range []string{n.gateway, n.gateway6} {
+		gateway, err := netip.ParseAddr(text)
+		if err == nil && slices.ContainsFunc(w.local, func(p netip.Prefix) bool { return p.Addr() == gateway }) {
+			return true
+		}
+	}
+	return n.gateway == "" && n.gateway6 == ""
 }
 
 // strange lists addresses of containers that no local interface is known to lead to, although a proxy on

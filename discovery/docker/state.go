@@ -142,7 +142,7 @@ func (b *builder) join(p *pool, d config.Destination) {
 		}
 		p.ports[c.id] = append(p.ports[c.id], d.Port)
 	}
-	if len(found) == 0 && discovery.IsExternal(d.Name) {
+	if len(found) == 0 && b.isHost(d.Name) {
 		port := cmp.Or(d.Port, 80)
 		addr := net.JoinHostPort(d.Name, strconv.Itoa(int(port)))
 		name := d.Name
@@ -166,7 +166,9 @@ func (b *builder) nobody() string {
 	return why
 }
 
-// named finds who goes by a name: a compose service, else a container, else an alias in a network.
+// named finds who goes by a name: a compose service, else a container, else an alias in a network, else whom the
+// proxy has a link to by that name, which is for all replicas: a link is made to those that are there when the proxy
+// is.
 func (b *builder) named(name string) []*container {
 	service := func(c *container) bool { return c.service == name }
 	itself := func(c *container) bool { return c.name == name || c.nameToBe() == name }
@@ -178,7 +180,17 @@ func (b *builder) named(name string) []*container {
 			}))
 		})
 	}
-	for _, match := range []func(*container) bool{service, itself, alias} {
+	linked := func(c *container) bool {
+		proxy := b.containers[b.self.id]
+		return proxy != nil && slices.ContainsFunc(proxy.links, func(l link) bool {
+			if l.alias != name {
+				return false
+			}
+			return c.name == l.container || c.nameToBe() == l.container || c.service != "" && slices.ContainsFunc(b.byContainerName(l.container),
+				func(to *container) bool { return to.service == c.service && to.project == c.project })
+		})
+	}
+	for _, match := range []func(*container) bool{service, itself, alias, linked} {
 		var found []*container
 		for _, c := range b.candidates(match) {
 			if b.inScope(c) {
@@ -192,6 +204,22 @@ func (b *builder) named(name string) []*container {
 		}
 	}
 	return nil
+}
+
+// byContainerName finds the container of a name.
+func (b *builder) byContainerName(name string) (cs []*container) {
+	for _, c := range b.containers {
+		if !c.gone && c.name == name {
+			cs = append(cs, c)
+		}
+	}
+	return cs
+}
+
+// isHost reports whether a name in LONGSHORE_UPSTREAM that no container has is that of another machine.
+func (b *builder) isHost(name string) bool {
+	proxy := b.containers[b.self.id]
+	return discovery.IsExternal(name) || proxy != nil && slices.Contains(proxy.hosts, name)
 }
 
 // byLabel makes the one service of LONGSHORE_LABEL.
@@ -288,7 +316,11 @@ func (b *builder) byThemselves() (ps []pool) {
 // that their users hear why they are not used, and those of which only the creation is known.
 func (b *builder) candidates(match func(*container) bool) (cs []*container) {
 	for _, c := range b.containers {
-		if !match(c) || c.gone || c.id == b.self.id || c.oneoff {
+		if c.gone || c.id == b.self.id || !match(c) {
+			continue
+		}
+		if c.oneoff {
+			b.skip(slog.LevelDebug, c.id, c.name, "a one-off container, as docker compose run makes them")
 			continue
 		}
 		if c.known || c.failed != nil || c.expected() || !b.inScope(c) {
@@ -332,7 +364,8 @@ func (b *builder) skipForeign(c *container) {
 	if c.project == "" {
 		why = "in no compose project"
 	}
-	b.skip(slog.LevelInfo, c.id, c.name, fmt.Sprintf("%s: only %q is looked at (LONGSHORE_PROJECT)", why, b.scope()))
+	b.skip(slog.LevelDebug, c.id, c.name, fmt.Sprintf("%s: only %q is looked at (LONGSHORE_PROJECT)", why, b.scope()))
+	b.note(slog.LevelInfo, "", fmt.Sprintf("containers of other projects than %q match too and are not used (LONGSHORE_PROJECT); /api/state lists them", b.scope()))
 }
 
 // warn passes on what is odd about a container's labels.

@@ -142,6 +142,7 @@ web /
 			m.service("web-1", oneoffLabel+"=True")
 		}, `
 web /
+skip demo-web-1: a one-off container, as docker compose run makes them
 skip web: no compose service, container or network alias has this name in project "demo"`},
 		{"not the proxy itself", look{upstream: "proxy"}, func(m *model) {}, `
 proxy /
@@ -284,6 +285,56 @@ web /
   web-1 172.18.0.7:80 #1
   web-2 172.18.0.11:80 #1
   web-3 172.18.0.13:80 #1`},
+		{"network of the proxy's project", look{upstream: "web", network: "front"}, func(m *model) {
+			m.boxes["demo-proxy-1"].on("demo_front")
+			m.service("web-1").on("demo_front")
+			m.create("shop-web-1", projectLabel+"=shop", serviceLabel+"=web", numberLabel+"=1").on("demo_front", "demo_default")
+		}, `
+web /
+  web-1 172.18.0.6:80 #1
+skip shop-web-1: in project "shop": only "demo" is looked at (LONGSHORE_PROJECT)`},
+		{"network of the proxy's project, for a backend of another", look{upstream: "web", project: "*", network: "front"}, func(m *model) {
+			m.boxes["demo-proxy-1"].on("demo_front")
+			m.create("shop-web-1", projectLabel+"=shop", serviceLabel+"=web", numberLabel+"=1").on("demo_default", "demo_front")
+			m.create("shop-web-2", projectLabel+"=shop", serviceLabel+"=web", numberLabel+"=2", "longshore.network=front").on("demo_default", "demo_front")
+			m.create("shop-web-3", projectLabel+"=shop", serviceLabel+"=web", numberLabel+"=3").on("demo_default")
+		}, `
+web /
+  web-1 172.18.0.6:80 #1
+  web-2 172.18.0.8:80 #1
+skip shop-web-3: LONGSHORE_NETWORK="front": the proxy can reach it only through demo_default`},
+		{"link of the proxy", look{upstream: "backend:5090, /x=legacy"}, func(m *model) {
+			m.boxes["demo-proxy-1"].links = []string{"demo-web-1:backend", "demo-web-1:web-1", "old:legacy"}
+			m.service("web-1")
+			m.service("web-2") // made after the link
+			m.service("db-1")
+			m.create("old", projectLabel+"=demo").on("demo_default")
+		}, `
+backend /
+  web-1 172.18.0.4:5090 #1
+  web-2 172.18.0.5:5090 #1
+legacy /x
+  old 172.18.0.7:80 #1`},
+		{"service before link", look{upstream: "db"}, func(m *model) {
+			m.boxes["demo-proxy-1"].links = []string{"demo-web-1:db"}
+			m.service("web-1")
+			m.service("db-1")
+		}, `
+db /
+  db-1 172.18.0.5:80 #1`},
+		{"link of another container", look{upstream: "backend"}, func(m *model) {
+			m.service("web-1").links = []string{"demo-web-1:backend"}
+		}, `
+backend /
+skip backend: no compose service, container or network alias has this name in project "demo"`},
+		{"extra host of the proxy", look{upstream: "legacy:8080, /y=other"}, func(m *model) {
+			m.boxes["demo-proxy-1"].hosts = []string{"legacy:10.0.0.9", "old=fd00::9"}
+			m.service("web-1").hosts = []string{"other:10.0.0.9"}
+		}, `
+legacy /
+  legacy legacy:8080 #1
+other /y
+skip other: no compose service, container or network alias has this name in project "demo"`},
 		{"network that is not shared", look{upstream: "web"}, func(m *model) {
 			m.service("web-1", "longshore.network=x").on("x")
 		}, `
@@ -336,6 +387,35 @@ skip demo-web-1: it uses the network of container 000000000000, which does not r
 web /
   web-1 172.18.0.4:80 #1
   web-2 172.18.0.5:80 #1`},
+		{"on the host, macvlan", look{upstream: "web", host: true}, func(m *model) {
+			// lan is the network that the host itself is in, where it is 192.168.1.5 and a router is the gateway.
+			for i, nets := range [][]string{{"a-lan", "demo_default"}, {"a-lan", "far"}, {"a-lan", "far"}} {
+				b := m.service(fmt.Sprint("web-", i+1))
+				b.nets = map[string]string{}
+				b.on(nets...)
+				b.gateways = map[string]string{"a-lan": "192.168.1.1"}
+				if i == 1 {
+					b.publish = map[int]string{80: "0.0.0.0:8080"}
+				}
+				m.do("start " + b.name)
+				b.nets["a-lan"] = fmt.Sprint("192.168.1.2", i)
+				if b.nets["far"] != "" {
+					b.nets["far"] = fmt.Sprint("10.9.9.", i)
+				}
+			}
+		}, `
+web /
+  web-1 172.18.0.4:80 #1
+  web-2 127.0.0.1:8080 #1 relay
+  web-3 192.168.1.22:80 #1`},
+		{"on the host, macvlan that was asked for", look{upstream: "web", host: true, network: "a-lan"}, func(m *model) {
+			b := m.service("web-1").on("a-lan")
+			b.gateways = map[string]string{"a-lan": "192.168.1.1"}
+			m.do("start " + b.name)
+			b.nets["a-lan"] = "192.168.1.20"
+		}, `
+web /
+  web-1 192.168.1.20:80 #1`},
 		{"proxy in the host's network", look{upstream: "web"}, func(m *model) {
 			b := m.boxes["demo-proxy-1"]
 			b.mode, b.nets = "host", map[string]string{"host": ""}
@@ -406,7 +486,7 @@ skip demo-web-2: no address that the host can reach: it is on demo_default and p
 				}
 			}
 			d := drive(t, m, world{view: test.look.view(t), local: []netip.Prefix{
-				netip.MustParsePrefix("172.18.0.1/16"), netip.MustParsePrefix("127.0.0.1/8"),
+				netip.MustParsePrefix("172.18.0.1/16"), netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("192.168.1.5/24"),
 			}})
 			if got, want := strings.TrimSpace(see(d.w)), strings.TrimSpace(test.want); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -526,5 +606,29 @@ func TestLongLabels(t *testing.T) {
 		if len(n.text)+len(n.container) > 1000 {
 			t.Errorf("%.50s…: a note of %d bytes", n.text, len(n.text))
 		}
+	}
+}
+
+// Containers of other projects are many, and come and go: one line says that there are some, whatever they are.
+func TestForeignLog(t *testing.T) {
+	m := demo()
+	for i := range 20 {
+		m.create(fmt.Sprint("other-web-", i), projectLabel+"=other", serviceLabel+"=web")
+	}
+	d := drive(t, m, world{view: upstream(t, "web")})
+	st, notes := d.w.state()
+	if got := len(st.Skipped); got != 20 {
+		t.Errorf("%d skipped, want all 20", got)
+	}
+	var told []string
+	for _, n := range notes {
+		if n.level >= slog.LevelInfo {
+			told = append(told, n.container+n.text)
+		}
+	}
+	told = slices.Compact(told) // as the log does
+	const want = `containers of other projects than "demo" match too and are not used (LONGSHORE_PROJECT); /api/state lists them`
+	if len(told) != 1 || told[0] != want {
+		t.Errorf("the log has %q, want %q alone", told, want)
 	}
 }
