@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"longshore/internal/sock"
 )
 
 // maxLine is how much of a request line is kept for the access log until a handler has the request.
@@ -57,7 +59,7 @@ func (c *clientConn) brokenOff() {
 // happens within a line.
 func (c *clientConn) late() {
 	c.account(http.StatusRequestTimeout, len(lateText))
-	io.WriteString(c.Conn, lateHead+lateText)
+	c.Conn.(*client).sendLate()
 	c.mute = true
 }
 
@@ -81,7 +83,17 @@ func (c *fastConn) brokenOff() {
 // late is clientConn's, for a head that has waited without a buffer.
 func (c *fastConn) late() {
 	c.account(c.held, http.StatusRequestTimeout, len(lateText))
-	io.WriteString(c.nc, lateHead+lateText)
+	c.sendLate()
+}
+
+// sendLate sends that answer if there is room for it: a client that does not read is not waited for.
+func (c *client) sendLate() {
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Write(func(fd uintptr) bool {
+			sock.Write(fd, []byte(lateHead+lateText), nil)
+			return true
+		})
+	}
 }
 
 // account records a request of which this has come.

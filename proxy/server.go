@@ -220,7 +220,11 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	if c, ok := r.Context().Value(connKey{}).(*clientConn); ok {
-		c.begins(r.ContentLength)
+		length := r.ContentLength
+		if r.Body == http.NoBody { // the preface of HTTP/2 has a length of -1 even so
+			length = 0
+		}
+		c.begins(length)
 		if x := c.pending.Load(); x != nil {
 			x.svc.ServeHTTP(w, r, s, x.route, x.start)
 			return
