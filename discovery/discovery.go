@@ -104,6 +104,8 @@ type Endpoint struct {
 	Overdue  bool          // Stopping, and its stop timeout is over: it may go on for long
 	Paused   bool          // frozen
 	Docker   health.Docker // its own HEALTHCHECK
+	Starts   time.Duration // how long it says that it may take to start: the start period of its HEALTHCHECK
+	Hint     string        // what to change if nothing listens at Addr, empty if there is nothing to see
 	Relay    bool          // Addr is docker-proxy's, which accepts before the app listens
 }
 

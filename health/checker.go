@@ -207,8 +207,10 @@ func (w *watch) update(t Target) {
 	old := w.target
 	w.target = t
 	w.stepLocked(t.Docker, time.Now())
-	// What HEALTHCHECK says changes nothing about the probes. Anything else makes the running one moot.
-	if old.Name, old.Docker = t.Name, t.Docker; old != t {
+	// What HEALTHCHECK says changes nothing about the probes, unless it says that there is more to hope for. Anything
+	// else makes the running one moot.
+	news := old.Docker != t.Docker && !w.machine.admitted
+	if old.Name, old.Docker = t.Name, t.Docker; old != t || news {
 		w.reprobeLocked()
 	}
 	w.ring()

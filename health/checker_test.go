@@ -141,8 +141,78 @@ func TestStartProbes(t *testing.T) {
 		}
 		l.from(well)
 		l.until(7 * time.Second)
-		// The second says why.
-		l.expect(t, "web", "p 0s, p 0s, t 6s")
+		// The second says why, the third that it is late.
+		l.expect(t, "web", "p 0s, p 0s, p 3s, t 6s")
+	})
+}
+
+// TestLateProbes: the longer a backend has been waited for, the fewer probes it gets, until its container is heard of.
+func TestLateProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, refused)
+		web := target("web")
+		web.Docker = Starting
+		l.set(web)
+		l.until(10 * time.Minute)
+		in := func(from, to time.Duration) (n int) {
+			for _, at := range l.probed("web") {
+				if from <= at && at < to {
+					n++
+				}
+			}
+			return n
+		}
+		for _, c := range []struct {
+			from time.Duration
+			want int // in ten seconds
+		}{{0, 150}, {60 * time.Second, 15}, {5 * time.Minute, 5}} {
+			if got := in(c.from, c.from+10*time.Second); got != c.want {
+				t.Errorf("%d probes in the ten seconds from %v on, want %d", got, c.from, c.want)
+			}
+		}
+		web.Docker = Unhealthy
+		l.set(web)
+		l.until(10*time.Minute + 5*time.Second)
+		if got := in(10*time.Minute, 10*time.Minute+5*time.Second); got != 100 {
+			t.Errorf("%d probes in five seconds after Docker spoke of it, want 100", got)
+		}
+		web.Key.Run++
+		l.set(web)
+		l.until(10*time.Minute + 10*time.Second)
+		if got := in(10*time.Minute+5*time.Second, 10*time.Minute+10*time.Second); got != 101 { // one that was under way
+			t.Errorf("%d probes in the first five seconds of the next run, want 101", got)
+		}
+	})
+}
+
+// TestLate: who has passed no check for three seconds is said to be late, since when it came or refused.
+func TestLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, refused)
+		var late []string
+		notify := l.Notify
+		l.Notify = func(k Key, s Status) {
+			notify(k, s)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if !s.Late.IsZero() {
+				late = append(late, fmt.Sprint(time.Since(l.begin), " since ", s.Late.Sub(l.begin), " ", s.Why))
+			}
+		}
+		web := target("web")
+		l.set(web)
+		l.until(4 * time.Second)
+		l.from(broken)
+		l.until(5 * time.Second)
+		l.from(well)
+		l.until(7 * time.Second)
+		l.from(refused)
+		l.Report(web.Key, Refused)
+		l.until(12 * time.Second)
+		want := "3s since 0s connection refused, 4.05s since 0s health check /: status 503, 10s since 7s connection refused"
+		if got := strings.Join(late, ", "); got != want {
+			t.Errorf("late: %s\nwant: %s", got, want)
+		}
 	})
 }
 
@@ -268,12 +338,12 @@ func TestExhausted(t *testing.T) {
 		l.set(was, down, late)
 		l.until(40 * time.Second)
 		l.expect(t, "was", "p 0s, t 0s")
-		l.expect(t, "down", "p 0s, p 0s")
-		l.expect(t, "late", "p 10s")
+		l.expect(t, "down", "p 0s, p 0s, p 3s")
+		l.expect(t, "late", "p 10s, p 13s")
 		l.from(well)
 		l.until(45 * time.Second)
-		if n := len(l.heard["late"]); n != 2 {
-			t.Errorf("one that came meanwhile was heard of %d times, want 2: %v", n, l.heard["late"])
+		if n := len(l.heard["late"]); n != 3 {
+			t.Errorf("one that came meanwhile was heard of %d times, want 3: %v", n, l.heard["late"])
 		}
 	})
 }

@@ -199,6 +199,9 @@ type Status struct {
 	Why   string // in words, empty when up: "connection refused", "HEALTHCHECK says unhealthy"
 	// Trial: it has not answered a request since it came up. At most one is sent to it at a time, while others are ready.
 	Trial bool
+	// Late: since when it has been waited for, once that is longer than most take to start. Zero: it has passed a check,
+	// or may soon.
+	Late time.Time
 	// Reachable: it accepts connections as far as is known, so it may be used when no other backend is ready.
 	Reachable bool
 }

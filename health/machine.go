@@ -21,6 +21,8 @@ type machine struct {
 	admitted bool      // has answered a check well since it appeared, or since it last refused a connection
 	proven   bool      // has been up since then, or need not have been to be of use
 	began    time.Time // when it appeared or refused
+	late     bool      // that is lateAfter ago, and it is not admitted
+	eager    time.Time // when probes were last made as often as can be: then, or when its container was heard of
 	failing  bool      // Fall checks have failed, and Rise have not passed since
 	passed   int       // checks in a row
 	failed   int       // checks in a row
@@ -40,7 +42,7 @@ type (
 )
 
 func newMachine(d Docker, now time.Time) machine {
-	return machine{since: now, began: now, docker: d}
+	return machine{since: now, began: now, eager: now, docker: d}
 }
 
 func (m machine) step(in input, c Check, now time.Time) machine {
@@ -53,6 +55,9 @@ func (m machine) step(in input, c Check, now time.Time) machine {
 		if in == Healthy && m.docker != Healthy { // podman says healthy again and again
 			m.requests.clear(true, now)
 		}
+		if in != m.docker {
+			m.eager = now
+		}
 		m.docker = in
 	case Outcome:
 		m.attempt(in, c, now)
@@ -63,12 +68,21 @@ func (m machine) step(in input, c Check, now time.Time) machine {
 		m.trial = is == Up // whoever was out begins with one request at a time
 	}
 	m.proven = m.proven || is == Up || !c.Mandatory
+	m.late = !m.admitted && now.Sub(m.began) >= lateAfter
 	return m
 }
 
+// lateAfter is how long most backends take to start at most.
+const lateAfter = 3 * time.Second
+
 func (m machine) status() Status {
 	state, why := m.state()
+	var late time.Time
+	if m.late {
+		late = m.began
+	}
 	return Status{
+		Late:  late,
 		State: state,
 		Since: m.since,
 		Why:   why,
@@ -101,15 +115,18 @@ func (m machine) state() (s State, why string) {
 	return Up, ""
 }
 
-// gap is the time from the beginning of one check to the beginning of the next.
+// gap is the time from the beginning of one check to the beginning of the next. The longer a backend has been waited
+// for, the longer it is, up to the interval: one that becomes ready late loses a hundredth of that time.
 func (m machine) gap(c Check, now time.Time) time.Duration {
+	const soon = 100 * time.Millisecond
+	interval, waited := cmp.Or(c.Interval, 2*time.Second), now.Sub(m.eager)
 	switch {
 	case m.admitted:
-		return cmp.Or(c.Interval, 2*time.Second)
-	case now.Sub(m.began) < 5*time.Second: // most apps listen by then, and requests may be waiting
-		return 50 * time.Millisecond
+		return interval
+	case waited < 5*time.Second: // most apps listen by then, and requests may be waiting
+		return soon / 2
 	}
-	return 100 * time.Millisecond
+	return max(soon, min(waited/100, interval))
 }
 
 func (m *machine) check(err error, c Check, now time.Time) {
@@ -139,7 +156,7 @@ func (m *machine) attempt(o Outcome, c Check, now time.Time) {
 	case !m.admitted: // sent before it refused another
 	case o == Refused:
 		// Who listened there is gone, and with it all that was known of it: failures as well as passes.
-		*m = machine{since: m.since, began: now, docker: m.docker, why: "connection refused"}
+		*m = machine{since: m.since, began: now, eager: now, docker: m.docker, why: "connection refused"}
 	case o == Answered:
 		m.trial = false
 		m.requests.answered(now)

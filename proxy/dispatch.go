@@ -61,6 +61,9 @@ type dispatch struct {
 	admitted  *time.Timer      // the attempt under way holds a place in its backend's window until then; nil: none
 	until     time.Time        // how long it may wait for a backend; zero: has not waited yet
 	via       string           // addresses of all attempts, as nginx's $upstream_addr
+	failed    *member          // the last that failed; nil: none
+	failure   Reason           // and why
+	why       string           // we answer by ourselves, see explain
 }
 
 // A carrier is a lane's side of a dispatch: it has the request, and its client.
@@ -338,6 +341,7 @@ func (d *dispatch) judge(b *member, err *upstream.Error, broke bool) (again bool
 	}
 	if reason != Exhausted {
 		b.failures[reason].Add(1)
+		d.failed, d.failure = b, reason
 	}
 	if outcome, tell := outcomeOf(err, reason); tell {
 		b.Penalize()
@@ -386,7 +390,7 @@ func (d *dispatch) spend(b *member, reason Reason, broke bool) (again bool, _ Re
 // felled notes that containers have ended by themselves under the request, one after another.
 func (d *dispatch) felled() {
 	d.svc.group.felled.Add(1)
-	unsaid, ok := d.svc.group.feller.allow(time.Now())
+	unsaid, ok := d.svc.group.feller.allow(time.Now(), 5) // some of them are innocent
 	if !ok {
 		return
 	}
@@ -394,12 +398,8 @@ func (d *dispatch) felled() {
 	for i, m := range d.broke {
 		names[i] = m.endpoint.Name
 	}
-	path, _, _ := strings.Cut(d.carrier.target(), "?")
-	args := []any{"service", d.svc.spec.Name, "method", strings.Clone(d.carrier.method()), "path", shorten(strings.Clone(path)), "backends", strings.Join(names, ", ")}
-	if unsaid > 0 {
-		args = append(args, "unsaid", unsaid)
-	}
-	d.svc.router.log.Warn("containers ended by themselves under a request, which is not sent to another", args...)
+	d.say("containers ended by themselves under a request, which is not sent to another", unsaid,
+		"service", d.svc.spec.Name, "backends", strings.Join(names, ", "))
 }
 
 // repeat takes a place in the retry budget: 20 % of the requests in flight, at least minBudget.

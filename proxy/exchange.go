@@ -329,6 +329,7 @@ func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
 		return // an upgrade that broke off
 	}
 	code := x.statusFor(err)
+	x.explain(code, err)
 	if code == http.StatusServiceUnavailable {
 		x.Header().Set("Retry-After", "1")
 	}

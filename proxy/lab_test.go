@@ -503,7 +503,7 @@ func (p *testProxy) backend(b *backend) *Backend {
 func cloneRecord(r *Record) *Record {
 	c := *r
 	for _, s := range []*string{
-		&c.ClientIP, &c.User, &c.Method, &c.URI, &c.Proto, &c.Host, &c.Referer, &c.UserAgent, &c.Service, &c.Upstream,
+		&c.ClientIP, &c.User, &c.Method, &c.URI, &c.Proto, &c.Host, &c.Referer, &c.UserAgent, &c.Service, &c.Upstream, &c.Reason,
 	} {
 		*s = strings.Clone(*s)
 	}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A limiter lets through so many lines of a kind that a log stays readable: sayBurst in each sayEvery. The zero
-// value is ready.
+// A limiter lets through so few lines of a kind that a log stays readable: some in each sayEvery. The zero value is
+// ready.
 type limiter struct {
 	mu     sync.Mutex // guards the following
 	since  time.Time  // when the present span began
@@ -14,19 +14,17 @@ type limiter struct {
 	unsaid int        // since the last that was let through
 }
 
-const (
-	sayEvery = 10 * time.Second
-	sayBurst = 5
-)
+const sayEvery = 10 * time.Second
 
-// allow reports whether a line may be written, and how many were not since the last one.
-func (l *limiter) allow(now time.Time) (unsaid int, ok bool) {
+// allow reports whether a line may be written, of which there may be some in each sayEvery, and how many were not since
+// the last one.
+func (l *limiter) allow(now time.Time, some int) (unsaid int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now.Sub(l.since) >= sayEvery {
 		l.since, l.said = now, 0
 	}
-	if l.said == sayBurst {
+	if l.said >= some {
 		l.unsaid++
 		return 0, false
 	}

@@ -554,6 +554,7 @@ func (x *plain) fail(err error) bool {
 	if x.status == statusClientClosed {
 		return false
 	}
+	x.explain(x.status, err)
 	ends := x.req.Close || x.conn.lane.stopping.Load()
 	body := errorText(x.status)
 	b := append(x.head[:0], "HTTP/1.1 "...)
@@ -596,7 +597,7 @@ func (x *plain) tell(took time.Duration) {
 		Time: x.start, Duration: took, ClientIP: x.client(),
 		Method: x.req.Method, URI: x.target(), Proto: "HTTP/1.1", Host: x.host(),
 		Status: x.status, Bytes: x.written, Referer: text(x.req.Referer.Of(x.in)), UserAgent: text(x.req.UserAgent.Of(x.in)),
-		Service: x.svc.spec.Name, Upstream: x.via, ContentLen: x.req.Length,
+		Service: x.svc.spec.Name, Upstream: x.via, Reason: x.why, ContentLen: x.req.Length,
 	}
 	if a := x.req.Authorization.Of(x.in); len(a) > 0 {
 		x.record.User = basicUser(text(a))

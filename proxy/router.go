@@ -512,7 +512,8 @@ func (r *Router) tell(old, t *Table, changed []*Service) {
 	for _, n := range t.news(old) {
 		n.tell(r.log)
 	}
-	states := make(map[discovery.Key]string)
+	type told struct{ state, late string }
+	states := make(map[discovery.Key]told)
 	id := func(s *Service, k discovery.Key) discovery.Key { // a backend through its runs
 		return discovery.Key{ID: s.spec.Name + " " + k.ID, Port: k.Port}
 	}
@@ -524,7 +525,8 @@ func (r *Router) tell(old, t *Table, changed []*Service) {
 	}
 	for _, s := range before {
 		for _, m := range s.members {
-			states[id(s, m.endpoint.Key)], _ = m.state()
+			state, _ := m.state()
+			states[id(s, m.endpoint.Key)] = told{state, m.late()}
 		}
 	}
 	for _, s := range changed {
@@ -533,7 +535,9 @@ func (r *Router) tell(old, t *Table, changed []*Service) {
 			was := states[k]
 			delete(states, k)
 			state, why := m.state()
-			if state == was || state == "down" && was == "" {
+			late := m.late()
+			isLate := late != "" && late != was.late
+			if !isLate && (state == was.state || state == "down" && was.state == "") {
 				continue
 			}
 			level := slog.LevelInfo
@@ -547,12 +551,19 @@ func (r *Router) tell(old, t *Table, changed []*Service) {
 			if why != "" {
 				args = append(args, "why", why)
 			}
+			if isLate {
+				if hint := m.hint(); hint != "" {
+					args = append(args, "hint", hint)
+				}
+				r.log.Warn("backend does not become ready", args...)
+				continue
+			}
 			r.log.Log(context.Background(), level, "backend "+state, args...)
 		}
 	}
 	for _, s := range before {
 		for _, m := range s.members {
-			if state, ok := states[id(s, m.endpoint.Key)]; ok && state != "down" {
+			if state, ok := states[id(s, m.endpoint.Key)]; ok && state.state != "down" {
 				r.log.Info("backend gone", "service", s.spec.Name, "backend", m.endpoint.Name, "addr", m.endpoint.Addr)
 			}
 		}

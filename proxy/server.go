@@ -60,6 +60,7 @@ type Record struct {
 	UserAgent  string
 	Service    string // empty: no route
 	Upstream   string // addresses of all attempts, comma-separated, as nginx's $upstream_addr
+	Reason     string // why we answered by ourselves; empty: we did not, or the status says it
 	ContentLen int64  // of the request; -1: not known
 }
 
@@ -321,7 +322,7 @@ func (s *Server) record(x *exchange) {
 		Time: x.start, Duration: d, ClientIP: x.client(),
 		Method: r.Method, URI: r.RequestURI, Proto: r.Proto, Host: r.Host,
 		Status: x.status, Bytes: bytes, Referer: r.Referer(), UserAgent: r.UserAgent(),
-		Service: service, Upstream: x.via, ContentLen: r.ContentLength,
+		Service: service, Upstream: x.via, Reason: x.why, ContentLen: r.ContentLength,
 	}
 	if _, ok := r.Header["Authorization"]; ok {
 		rec.User, _, _ = r.BasicAuth()

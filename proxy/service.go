@@ -30,13 +30,23 @@ type Service struct {
 func (s *Service) newest() *Service { return s.router.Table().byName(s.spec.Name) }
 
 // hope reports whether it makes sense to wait for a backend: one is usable or may become so, since its
-// container runs; one is expected; or it is not long ago that there was one, or that we know anything.
+// container runs, and has not run for longer than a start may take without passing a check; one is expected; or it
+// is not long ago that there was one, or that we know anything.
 func (s *Service) hope(now time.Time) bool {
 	if s = s.newest(); s == nil {
 		return false
 	}
-	runs := slices.ContainsFunc(s.members, func(m member) bool { return m.Backend != nil })
-	return runs || s.spec.Expected || now.Sub(s.left) < hopeful || now.Sub(s.router.started) < hopeful
+	known := false
+	for _, m := range s.members {
+		if m.Backend == nil {
+			continue
+		}
+		if !m.isHopeless(now) {
+			return true
+		}
+		known = true
+	}
+	return s.spec.Expected || now.Sub(s.left) < hopeful || !known && now.Sub(s.router.started) < hopeful
 }
 
 // inFlight is how many requests are in flight or wait.

@@ -32,7 +32,8 @@ type group struct {
 type counters struct {
 	requests atomic.Uint64
 	failures [reasons]atomic.Uint64
-	left     time.Time // when the name left the State, zero: it is in it; guarded by the Router's mu
+	blamed   [reasons]limiter // of lines about answers of ours that are its fault
+	left     time.Time        // when the name left the State, zero: it is in it; guarded by the Router's mu
 
 	_ [128]byte // or the next backend's would share a cache line, and requests to one slow down those to the other
 }

@@ -278,7 +278,7 @@ func TestEngineFelling(t *testing.T) {
 		if bad := answers.failed(); len(bad) > 0 {
 			t.Errorf("%s: %d of %d other requests failed: %v", path, len(bad), len(answers), bad[:min(len(bad), 5)])
 		}
-		if said := dockertest.Logs(t, p.Containers("longshore")[0]); !strings.Contains(said, "method=GET path="+path+" ") {
+		if said := dockertest.Logs(t, p.Containers("longshore")[0]); !strings.Contains(said, "\" method=GET path="+path+"\n") {
 			t.Errorf("the log does not name GET %s:\n%s", path, said)
 		}
 	}

@@ -28,11 +28,12 @@ type facts struct {
 	ports       []published
 	stopSignal  int
 	stopTimeout time.Duration
-	virtualPort string   // of its environment; nothing else of that is kept, except:
-	virtual     virtual  //
-	exposed     []uint16 // TCP ports, sorted
-	links       []link   // to containers, by names that only it knows (links)
-	hosts       []string // names in its own /etc/hosts (extra_hosts)
+	virtualPort string        // of its environment; nothing else of that is kept, except:
+	virtual     virtual       //
+	exposed     []uint16      // TCP ports, sorted
+	links       []link        // to containers, by names that only it knows (links)
+	hosts       []string      // names in its own /etc/hosts (extra_hosts)
+	starts      time.Duration // start period of its HEALTHCHECK
 }
 
 // A link is a container's own name for another one.
@@ -140,6 +141,9 @@ func readFacts(r api.InspectResponse) facts {
 			if *c.StopTimeout < 0 {
 				f.stopTimeout = 24 * time.Hour // for ever
 			}
+		}
+		if c.Healthcheck != nil {
+			f.starts = c.Healthcheck.StartPeriod
 		}
 		for _, v := range c.Env {
 			if port, ok := strings.CutPrefix(v, "VIRTUAL_PORT="); ok {

@@ -34,24 +34,25 @@ type model struct {
 
 // A box is a container of the model.
 type box struct {
-	id, name string
-	labels   map[string]string
-	created  time.Time
-	started  time.Time
-	status   string
-	code     int
-	health   string
-	mode     string
-	nets     map[string]string // IP by name of the network; the network's ID is net-NAME
-	aliases  []string
-	gateways map[string]string // by name of the network; otherwise 172.18.0.1
-	links    []string
-	hosts    []string
-	expose   []int
-	publish  map[int]string // host:port by port
-	env      []string
-	signal   string
-	timeout  *int
+	id, name    string
+	labels      map[string]string
+	created     time.Time
+	started     time.Time
+	status      string
+	code        int
+	health      string
+	mode        string
+	nets        map[string]string // IP by name of the network; the network's ID is net-NAME
+	aliases     []string
+	gateways    map[string]string // by name of the network; otherwise 172.18.0.1
+	links       []string
+	hosts       []string
+	expose      []int
+	publish     map[int]string // host:port by port
+	env         []string
+	signal      string
+	timeout     *int
+	startPeriod time.Duration
 }
 
 func newModel() *model {
@@ -326,6 +327,9 @@ func (m *model) inspect(id string) (r api.InspectResponse, ok bool) {
 			r.State.Health = &api.Health{Status: b.health}
 		}
 		r.Config = &api.Config{Labels: b.labels, Env: b.env, StopSignal: b.signal, StopTimeout: b.timeout, ExposedPorts: nat.PortSet{"53/udp": {}}}
+		if b.startPeriod > 0 {
+			r.Config.Healthcheck = &api.HealthConfig{StartPeriod: b.startPeriod}
+		}
 		for _, p := range b.expose {
 			r.Config.ExposedPorts[nat.Port(fmt.Sprint(p, "/tcp"))] = struct{}{}
 		}

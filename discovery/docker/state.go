@@ -511,6 +511,10 @@ func (w world) endpoint(c *container, said config.Labels, port uint16) (_ discov
 			return e, "health check: " + why
 		}
 	}
+	e.Starts = c.starts
+	if len(c.exposed) > 0 && !slices.Contains(c.exposed, port) {
+		e.Hint = fmt.Sprintf("its image exposes %s: set LONGSHORE_UPSTREAM or label longshore.port", listPorts(c.exposed))
+	}
 	e.Stopping, e.Overdue, e.Paused, e.Docker = !c.stopping.IsZero(), c.overdue, c.paused, c.health
 	return e, ""
 }
@@ -546,5 +550,9 @@ func (c *container) port(given uint16) (_ uint16, why string) {
 	case 1:
 		return c.exposed[0], ""
 	}
-	return 0, fmt.Sprintf("no port: set label longshore.port (it exposes %s)", strings.Trim(strings.Join(strings.Fields(fmt.Sprint(c.exposed)), ", "), "[]"))
+	return 0, fmt.Sprintf("no port: set label longshore.port (it exposes %s)", listPorts(c.exposed))
+}
+
+func listPorts(ports []uint16) string {
+	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(ports)), ", "), "[]")
 }

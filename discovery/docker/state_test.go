@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"longshore/internal/config"
 )
@@ -532,6 +533,31 @@ func TestGateways(t *testing.T) {
 	d.play("disconnect demo-proxy-1 demo_default")
 	if st, _ := d.w.state(); len(st.Gateways) > 0 {
 		t.Errorf("after the network was lost: %v", st.Gateways)
+	}
+}
+
+// TestHint: a port that the image does not expose is a likely mistake; one that it exposes, or that it says nothing
+// of, is none. The start period of the HEALTHCHECK is passed on.
+func TestHint(t *testing.T) {
+	for _, c := range []struct {
+		upstream string
+		expose   []int
+		want     string
+	}{
+		{"web:8080", []int{5090}, "its image exposes 5090: set LONGSHORE_UPSTREAM or label longshore.port"},
+		{"web:8080", []int{443, 80}, "its image exposes 80, 443: set LONGSHORE_UPSTREAM or label longshore.port"},
+		{"web:8080", []int{80, 8080}, ""},
+		{"web:8080", nil, ""},
+		{"web", []int{80}, ""},
+	} {
+		m := demo()
+		m.boxes["demo-web-1"].expose = c.expose
+		m.boxes["demo-web-1"].startPeriod = 5 * time.Minute
+		st, _ := drive(t, m, world{view: upstream(t, c.upstream)}).w.state()
+		e := st.Services[0].Endpoints[0]
+		if e.Hint != c.want || e.Starts != 5*time.Minute {
+			t.Errorf("%s, exposed %v: hint %q, may take %v; want %q and 5m", c.upstream, c.expose, e.Hint, e.Starts, c.want)
+		}
 	}
 }
 

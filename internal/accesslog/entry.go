@@ -15,13 +15,13 @@ type entry struct {
 	status   int
 
 	clientIP, user, method, uri, proto, referer, userAgent []byte
-	host, service, upstream                                []byte // if the format has them
+	host, service, upstream, reason                        []byte // if the format has them
 }
 
 // packedSize is how many bytes pack appends at most.
 func packedSize(r *proxy.Record) int {
-	return 3*8 + 4 + 10*4 + len(r.ClientIP) + len(r.User) + len(r.Method) + len(r.URI) + len(r.Proto) +
-		len(r.Referer) + len(r.UserAgent) + len(r.Host) + len(r.Service) + len(r.Upstream)
+	return 3*8 + 4 + 11*4 + len(r.ClientIP) + len(r.User) + len(r.Method) + len(r.URI) + len(r.Proto) +
+		len(r.Referer) + len(r.UserAgent) + len(r.Host) + len(r.Service) + len(r.Upstream) + len(r.Reason)
 }
 
 // pack appends a record. It has no loop over the texts, which would take nearly twice as long.
@@ -41,6 +41,7 @@ func pack(b []byte, r *proxy.Record, all bool) []byte {
 		b = packText(b, r.Host)
 		b = packText(b, r.Service)
 		b = packText(b, r.Upstream)
+		b = packText(b, r.Reason)
 	}
 	return b
 }
@@ -67,6 +68,7 @@ func (e *entry) unpack(b []byte, all bool) (rest []byte) {
 		e.host, b = unpackText(b)
 		e.service, b = unpackText(b)
 		e.upstream, b = unpackText(b)
+		e.reason, b = unpackText(b)
 	}
 	return b
 }

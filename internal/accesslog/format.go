@@ -110,6 +110,7 @@ func appendJSON(b []byte, e *entry) []byte {
 	b = strconv.AppendFloat(b, e.duration.Seconds(), 'f', -1, 64)
 	b = appendIfAny(b, "service", e.service)
 	b = appendIfAny(b, "upstream", e.upstream)
+	b = appendIfAny(b, "reason", e.reason)
 	b = appendIfAny(b, "referer", e.referer)
 	b = appendIfAny(b, "user_agent", e.userAgent)
 	return append(b, '}')

@@ -89,12 +89,13 @@ func marshaled(t *testing.T, r proxy.Record) string {
 		Duration  json.Number `json:"duration"` // a float64 would have an exponent below a microsecond
 		Service   string      `json:"service,omitempty"`
 		Upstream  string      `json:"upstream,omitempty"`
+		Reason    string      `json:"reason,omitempty"`
 		Referer   string      `json:"referer,omitempty"`
 		UserAgent string      `json:"user_agent,omitempty"`
 	}{
 		r.Time.Format(time.RFC3339Nano), r.ClientIP, r.User, r.Method, r.Host, r.URI, r.Proto,
 		r.Status, r.Bytes, json.Number(strconv.FormatFloat(r.Duration.Seconds(), 'f', -1, 64)),
-		r.Service, r.Upstream, r.Referer, r.UserAgent,
+		r.Service, r.Upstream, r.Reason, r.Referer, r.UserAgent,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +135,7 @@ func FuzzJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b, c string, at, took, n int64) {
 		r := proxy.Record{
 			Time: time.Unix(0, at), Duration: time.Duration(took), Status: int(int16(n)), Bytes: n,
-			ClientIP: a, User: b, Method: c, Host: a + b, URI: b + c, Proto: a, Service: b, Upstream: c, Referer: a, UserAgent: c + a,
+			ClientIP: a, User: b, Method: c, Host: a + b, URI: b + c, Proto: a, Service: b, Upstream: c, Reason: a, Referer: a, UserAgent: c + a,
 		}
 		if got, want := logOf(t, "json", r), marshaled(t, r); got != want {
 			t.Errorf("got\n%swant\n%s", got, want)
