@@ -37,7 +37,7 @@ var rows = []struct{ nginx, ours, tests string }{
 	{"`server … drain`", "label `longshore.drain`", "proxy.TestSticky"},
 	{"`server … route=a`", "label `longshore.route`", "proxy.TestSticky"},
 	{"`server … resolve`, `service=`; `resolver`; `zone`", "not needed: containers are followed by events", "longshore.TestEngineStory"},
-	{"`upstream` with several `server`", "`web1:5000|web2:5000` in `LONGSHORE_UPSTREAM`; label `longshore.service`", "docker.TestState, longshore.TestEngineSeveralServices"},
+	{"`upstream` with several `server`", "`web1:5000\\|web2:5000` in `LONGSHORE_UPSTREAM`; label `longshore.service`", "docker.TestState, longshore.TestEngineSeveralServices"},
 	{"`queue 100 timeout=10s`", "`LONGSHORE_QUEUE`, `LONGSHORE_QUEUE_TIMEOUT`", "proxy.TestPark, proxy.TestParkOrder, proxy.TestParkLimits"},
 	{"`keepalive`, `keepalive_timeout`", "`LONGSHORE_KEEPALIVE`, `LONGSHORE_KEEPALIVE_TIMEOUT`", "proxy.TestManyIdle"},
 	{"`health_check interval= jitter= fails= passes= port=`", "labels `longshore.health.interval`, `longshore.health.jitter`, `longshore.health.fall`, `longshore.health.rise`, `longshore.health.port`", "health.TestMachine, longshore.TestEngineHealth"},
