@@ -166,6 +166,9 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	default:
 		x.switched = body
 		x.sentAt = time.Time{}
+		if chosen := res.Header["Upgrade"]; offers(req.Header["Upgrade"], chosen) {
+			req.Header["Upgrade"] = chosen // ReverseProxy knows of no choice
+		}
 	}
 	x.openOutbox(res)
 	x.answered(res.StatusCode)
@@ -369,9 +372,23 @@ func (x *exchange) WriteHeader(code int) {
 	if x.closeAfter || x.bodyRemains() {
 		x.Header().Set("Connection", "close")
 	}
+	if code == http.StatusNotModified {
+		keepMetadata(x.Header())
+	}
 	x.status = code
 	x.dirty = true
 	x.ResponseWriter.WriteHeader(code)
+}
+
+// keepMetadata has a 304 say what the server would drop: type and length of what was not modified, which caches
+// update theirs by (RFC 9110, 15.4.5). The server knows them by their usual spelling only.
+func keepMetadata(h http.Header) {
+	for _, name := range [...]string{"Content-Type", "Content-Length"} {
+		if v := h[name]; len(v) > 0 {
+			delete(h, name)
+			h[strings.ToLower(name)] = v
+		}
+	}
 }
 
 func (x *exchange) Write(p []byte) (int, error) {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"iter"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
@@ -25,6 +26,9 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		// RFC 9110, 7.8: a server ignores Upgrade in an HTTP/1.0 request.
 		delete(out, "Upgrade")
 		delete(out, "Connection")
+	}
+	if _, ok := out["Te"]; ok { // RFC 9110, 10.1.4
+		out["Connection"] = []string{strings.TrimPrefix(out.Get("Connection")+", TE", ", ")}
 	}
 
 	peer := peerIP(pr.In.RemoteAddr)
@@ -165,32 +169,56 @@ func isHost(host string) bool {
 	return ok
 }
 
-// keepUpgrade leaves of the protocols that a client would go on with the first field that has any besides
-// h2c: a backend that grants HTTP/2 gets the requests that follow past all that the proxy does. Without it
-// the client goes on with HTTP/1.1.
+// keepUpgrade leaves out h2c of the protocols that a client would go on with: a backend that grants HTTP/2 gets the
+// requests that follow past all that the proxy does. Without it the client goes on with HTTP/1.1.
 func keepUpgrade(out http.Header, asked []string) {
-	for _, v := range asked {
-		var kept []string
-		h2c := false
-		for protocol := range strings.SplitSeq(v, ",") {
-			protocol = strings.TrimSpace(protocol)
-			if len(protocol) >= 3 && strings.EqualFold(protocol[:3], "h2c") { // drafts were h2c-14
-				h2c = true
-			} else if protocol != "" {
-				kept = append(kept, protocol)
-			}
-		}
-		if !h2c {
-			out["Upgrade"] = []string{v}
-			return
-		}
-		if len(kept) > 0 {
-			out["Upgrade"] = []string{strings.Join(kept, ", ")}
-			return
+	var kept []string
+	h2c := false
+	for protocol := range listed(asked) {
+		if len(protocol) >= 3 && strings.EqualFold(protocol[:3], "h2c") { // drafts were h2c-14
+			h2c = true
+		} else {
+			kept = append(kept, protocol)
 		}
 	}
-	delete(out, "Upgrade")
-	delete(out, "Connection")
+	switch {
+	case len(kept) == 0:
+		delete(out, "Upgrade")
+		delete(out, "Connection")
+	case len(asked) == 1 && !h2c:
+		out["Upgrade"] = asked // as it was written
+	default:
+		out["Upgrade"] = []string{strings.Join(kept, ", ")}
+	}
+}
+
+// offers reports whether all protocols that a backend switches to are among those it was asked for: it may choose
+// (RFC 9110, 7.8).
+func offers(asked, chosen []string) bool {
+	offered := false
+	for c := range listed(chosen) {
+		offered = false
+		for a := range listed(asked) {
+			offered = offered || strings.EqualFold(a, c)
+		}
+		if !offered {
+			return false
+		}
+	}
+	return offered
+}
+
+// listed are the members of a field that is a list.
+func listed(values []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, v := range values {
+			for member := range strings.SplitSeq(v, ",") {
+				if member = strings.TrimSpace(member); member != "" && !yield(member) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // dropLookalikes removes fields that CGI and WSGI cannot tell from ours: both X-Real-IP and X_Real_IP

@@ -30,7 +30,7 @@ func TestKeepUpgrade(t *testing.T) {
 	for _, test := range []struct{ asked, want string }{
 		{"websocket", "websocket"},
 		{"a/1.0 , b", "a/1.0 , b"}, // as it was written
-		{"a|b", "a"},               // as ReverseProxy has it
+		{"a|b", "a, b"},
 		{"h2c", ""},
 		{"H2C", ""},
 		{"h2c-14", ""},
@@ -52,21 +52,21 @@ func TestKeepUpgrade(t *testing.T) {
 func TestUpgradeFromList(t *testing.T) { run(t, testUpgradeFromList) }
 
 func testUpgradeFromList(t *testing.T, in lane) {
-	for granted, want := range map[string]int{"websocket": 101, "h2c": 502} {
+	for granted, want := range map[string]int{"websocket": 101, "WebSocket": 101, "foo/2": 101, "websocket, foo/2": 101, "h2c": 502, "foo": 502, "websocket, h2c": 502, "": 502} {
 		b := rawBackend(t, "one", func(w *wire) {
 			w.head()
 			w.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + granted + "\r\n\r\nhello")
 			w.rest()
 		})
 		w := serve(t, in, web(b)).dial()
-		w.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
+		w.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: foo/2, h2c, websocket\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
 		if got := w.header("GET").StatusCode; got != want {
 			t.Errorf("%s: got %d, want %d", granted, got, want)
 		}
 		if want == 101 && w.bytes(5) != "hello" {
 			t.Errorf("%s: nothing came behind it", granted)
 		}
-		if head := b.got(); !strings.Contains(head, "\r\nUpgrade: websocket\r\n") || strings.Contains(head, "Settings") {
+		if head := b.got(); !strings.Contains(head, "\r\nUpgrade: foo/2, websocket\r\n") || strings.Contains(head, "Settings") {
 			t.Errorf("the backend got %q", head)
 		}
 		w.Close()

@@ -680,8 +680,8 @@ func testLeavesBehindMore(t *testing.T, in lane) {
 					p := serve(t, in, web(b))
 					w := p.dial()
 					w.ask("GET /first")
-					w.send(behind)
 					soon(t, asked, "the request")
+					w.send(behind)
 					leave(w.Conn.(*net.TCPConn))
 					if r := p.record(); r.Status != 499 || r.URI != "/first" {
 						t.Errorf("the record is of %d %s, want 499 /first", r.Status, r.URI)
@@ -690,4 +690,88 @@ func testLeavesBehindMore(t *testing.T, in lane) {
 			}
 		}
 	})
+}
+
+// TestNotModified: type and length of what was not modified are the origin's to say, also where the general path does.
+func TestNotModified(t *testing.T) { run(t, testNotModified) }
+
+func testNotModified(t *testing.T, in lane) {
+	b := rawBackend(t, "one", answers("HTTP/1.1 304 Not Modified\r\nETag: x\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\n"))
+	w := serve(t, in, web(b)).dial()
+	for _, fields := range []string{"", "TE: trailers\n", ""} {
+		res := w.do("GET /\n" + fields)
+		if got, want := fmt.Sprint(res, res.Header["Etag"], res.Header["Content-Type"], res.Header["Content-Length"]), "304  [x] [text/html] [5]"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// TestTE: TE is for the next hop only, and says so.
+func TestTE(t *testing.T) { run(t, testTE) }
+
+func testTE(t *testing.T, in lane) {
+	for fields, want := range map[string]string{
+		"TE: trailers\nConnection: TE\n": `["trailers"] ["TE"]`, "TE: gzip, trailers\n": `["trailers"] ["TE"]`, "TE: gzip\n": `[] []`,
+		"TE: trailers\nConnection: Upgrade\nUpgrade: chat\n": `["trailers"] ["Upgrade, TE"]`,
+	} {
+		b := startBackend(t, "one", func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%q %q", r.Header["Te"], r.Header["Connection"])
+		})
+		if got := serve(t, in, web(b)).do("GET /\n" + fields); in.name != "transport" && got.body != want {
+			t.Errorf("%q: got %s, want %s", fields, got.body, want)
+		}
+	}
+}
+
+// TestEarlyTunnelBytes: what the client sends before the backend has agreed to an upgrade is the backend's, byte for byte.
+func TestEarlyTunnelBytes(t *testing.T) { run(t, testEarlyTunnelBytes) }
+
+func testEarlyTunnelBytes(t *testing.T, in lane) {
+	const head = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n"
+	for _, early := range []string{"\r", "\n", "\r\n", "\r\n\r\nhello", "hello\n", "GET /a HTTP/1.1\r\nHost: x\r\n\r\n", strings.Repeat("\n", 10000)} {
+		for n := range min(len(early)+1, 3) { // bytes that come with the head
+			agree := make(chan bool)
+			b := rawBackend(t, "one", func(w *wire) {
+				w.head()
+				<-agree
+				w.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
+				w.send(w.bytes(len(early) + 1))
+			})
+			p := serve(t, in, web(b))
+			w := p.dial()
+			w.send(head + early[:n])
+			until(t, "the request is there", func() bool { return strings.Contains(b.got(), "\r\n\r\n") })
+			w.send(early[n:])
+			time.Sleep(blink / 10) // so that it can be read too early
+			close(agree)
+			if got := w.header("GET").StatusCode; got != 101 {
+				t.Fatalf("got %d, want 101", got)
+			}
+			w.send(".")
+			if got := w.bytes(len(early) + 1); got != early+"." {
+				t.Errorf("%.100q, %d bytes with the head: got %.100q", early, n, got)
+			}
+			w.Close()
+		}
+	}
+}
+
+// TestBackFromChunks: a connection goes back to the fast lane after an upload in chunks.
+func TestBackFromChunks(t *testing.T) {
+	p := serve(t, lane{set: func(s *Server) { s.FastLane = true }}, web(startBackend(t, "one", nil)))
+	w := p.dial()
+	for i := range int64(3) {
+		if got, want := w.do("POST /a\nTransfer-Encoding: chunked\n", "5;x\r\nhello\r\n0\r\nSum: 1\r\n\r\n").String(), "200 one /a hello"; got != want {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+		for range 2 {
+			if got, want := w.do("GET /b").String(), "200 one /b"; got != want {
+				t.Fatalf("got %q, want %q", got, want)
+			}
+		}
+		if got := p.handed(); got != i+1 {
+			t.Fatalf("handed over %d times, want %d: plain requests are the fast lane's", got, i+1)
+		}
+	}
+	until(t, "the connection is in the fast lane", func() bool { return p.fast.Load().open() == 1 })
 }

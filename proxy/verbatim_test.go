@@ -142,7 +142,7 @@ func testNothingAdded(t *testing.T, in lane) {
 		{"hop-by-hop", "GET / HTTP/1.1\r\nConnection: keep-alive, A\r\nConnection: B\r\nA: 1\r\nB: 2\r\nC: 3\r\n" +
 			"Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: x\r\nTE: gzip\r\nUpgrade: y\r\nAccept-Encoding: x\r\n\r\n",
 			"Accept-Encoding: x|C: 3", true},
-		{"te trailers", "GET / HTTP/1.1\r\nTE: trailers\r\nConnection: TE\r\nAccept-Encoding: x\r\n\r\n", "Accept-Encoding: x|Te: trailers", true},
+		{"te trailers", "GET / HTTP/1.1\r\nTE: trailers\r\nConnection: TE\r\nAccept-Encoding: x\r\n\r\n", "Accept-Encoding: x|Connection: TE|Te: trailers", true},
 		{"length is hop-by-hop", "POST / HTTP/1.1\r\nConnection: Content-Length, Host\r\nContent-Length: 2\r\nAccept-Encoding: x\r\n\r\nab",
 			"Accept-Encoding: x|Content-Length: 2", true},
 		{"expect", "POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\nAccept-Encoding: x\r\n\r\nab",
