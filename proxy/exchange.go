@@ -311,6 +311,7 @@ func (x *exchange) bodyRemains() bool { return x.shared && !x.body.whole() }
 // modifyResponse mends what ReverseProxy and the server would do to a response that is not theirs.
 func (x *exchange) modifyResponse(res *http.Response) error {
 	x.mendResponse(res.Header)
+	dropDirectives(res.Header)
 	if len(x.upgrade) > 0 { // RFC 9110, 15.5.22: a 426 must say what to upgrade to
 		res.Header["Upgrade"] = x.upgrade
 		res.Header.Set("Connection", "Upgrade")
@@ -365,6 +366,7 @@ func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 func (x *exchange) WriteHeader(code int) {
 	if code < 200 && code != http.StatusSwitchingProtocols {
 		if x.in.ProtoAtLeast(1, 1) {
+			dropDirectives(x.Header())
 			x.ResponseWriter.WriteHeader(code)
 		}
 		return

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"longshore/internal/http1"
 	"longshore/internal/sock"
 )
 
@@ -79,7 +80,7 @@ func (l *fastLane) accept(ln net.Listener) error {
 			c.handOver(nil)
 			continue
 		}
-		c.trusted = l.server.trusts(c.peer)
+		c.rules = http1.Rules{Trusted: l.server.trusts(c.peer), Underscores: l.server.Underscores}
 		c.ready = c.serve
 		l.enter(c, connNew, nil)
 	}
@@ -232,14 +233,14 @@ type fastConn struct {
 	peer     string                // its IP address
 	fd       uintptr               // good while in ready
 	end      outcome               // why ready has returned true
-	trusted  bool                  // what the peer says of others is believed
-	stays    bool                  // once it is left to the general path
-	pieces   bool                  // some of a request has come, and the deadline is for the rest
-	held     []byte                // that, while it waits without a buffer; nil: it does not
-	headBy   time.Time             // when the head of that must be whole
-	rests    bool                  // it is in the lane's lounge, and has no goroutine; guarded by the lane's mu
-	deadline time.Time             // of reads, as the runtime knows it
-	x        *plain                // the request that has begun to come; nil: none
+	rules    http1.Rules
+	stays    bool      // once it is left to the general path
+	pieces   bool      // some of a request has come, and the deadline is for the rest
+	held     []byte    // that, while it waits without a buffer; nil: it does not
+	headBy   time.Time // when the head of that must be whole
+	rests    bool      // it is in the lane's lounge, and has no goroutine; guarded by the lane's mu
+	deadline time.Time // of reads, as the runtime knows it
+	x        *plain    // the request that has begun to come; nil: none
 }
 
 func (c *fastConn) run() {

@@ -6,7 +6,10 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"strconv"
 	"strings"
+
+	"longshore/internal/http1"
 )
 
 // rewrite makes the outbound header. ReverseProxy has removed what is hop-by-hop.
@@ -15,7 +18,16 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	pr.Out.RequestURI = rewriteTarget(pr.In.RequestURI, x.route)
 	delete(out, "Proxy") // httpoxy: CGI programs would take it for HTTP_PROXY
 	delete(out, "Http2-Settings")
-	dropLookalikes(out)
+	peer := peerIP(pr.In.RemoteAddr)
+	trusted := x.server.trusts(peer)
+	dropClaims(out, trusted)
+	dropLookalikes(out, x.server.Underscores)
+	if hops := nextHops(in["X-Forwarded-For"] != nil, in.Get(hopsField)); hops != "" {
+		out[hopsField] = []string{hops}
+	}
+	if n, ok := maxForwards(pr.In); ok {
+		out["Max-Forwards"] = []string{strconv.Itoa(n - 1)}
+	}
 	if _, ok := out["Upgrade"]; ok {
 		keepUpgrade(out, in["Upgrade"])
 	}
@@ -31,15 +43,18 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		out["Connection"] = []string{strings.TrimPrefix(out.Get("Connection")+", TE", ", ")}
 	}
 
-	peer := peerIP(pr.In.RemoteAddr)
-	host := pr.In.Host
-	if x.server.trusts(peer) {
-		for _, name := range ourFields {
-			delete(out, name)
+	if prefix, ok := x.route.Prefix(); ok && prefix != "/" && x.route.Dest == "/" { // the backend's own paths are below it
+		given := ""
+		if trusted {
+			given = strings.TrimRight(in.Get("X-Forwarded-Prefix"), "/")
 		}
+		out["X-Forwarded-Prefix"] = []string{given + escape(prefix)}
+	}
+	if trusted {
 		forwardedBy(x, peer, func(name, value string) { out[name] = append(out[name], value) })
 		return
 	}
+	host := pr.In.Host
 	port, _ := portOf(host)
 	v := []string{peer, "http", host, port} // one allocation for all
 	out["X-Forwarded-For"] = v[0:1:1]
@@ -49,9 +64,14 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out["X-Forwarded-Port"] = v[3:4:4]
 }
 
-// ourFields are those that say whence a request is. A client's own are dropped; a trusted proxy's are kept, and
-// completed.
-var ourFields = [...]string{"X-Forwarded-For", "X-Real-Ip", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "Forwarded"}
+// dropClaims removes what a client says of whence its request is; of a trusted proxy, what is written anew.
+func dropClaims(h http.Header, trusted bool) {
+	for k := range h {
+		if name := []byte(k); http1.IsOurClaim(name) || !trusted && http1.IsClaim(name) {
+			delete(h, k)
+		}
+	}
+}
 
 // forwardedBy says what a trusted proxy has said of a request, and that it was the peer who has said so. What it has
 // not said is said so that all of it is of one origin: an application makes its links of scheme, host and port.
@@ -221,17 +241,80 @@ func listed(values []string) iter.Seq[string] {
 	}
 }
 
-// dropLookalikes removes fields that CGI and WSGI cannot tell from ours: both X-Real-IP and X_Real_IP
-// are HTTP_X_REAL_IP there; nor from those that frame. nginx drops all names with an underscore.
-func dropLookalikes(h http.Header) {
+// dropLookalikes removes names with an underscore, as nginx does, unless they are wanted: CGI, WSGI and their like
+// cannot tell X_Real_IP from X-Real-IP, which both are HTTP_X_REAL_IP there. Of those that are wanted, and of names with
+// other odd bytes, it removes what could be taken for a field that frames, or says whence a request is.
+func dropLookalikes(h http.Header, underscores bool) {
 	for k := range h {
-		if strings.IndexByte(k, '_') < 0 {
+		i := strings.IndexFunc(k, isOdd)
+		if i < 0 {
 			continue
 		}
-		switch http.CanonicalHeaderKey(strings.ReplaceAll(k, "_", "-")) {
-		case "Content-Length", "Transfer-Encoding",
-			"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-Ip":
+		like := strings.Map(func(c rune) rune {
+			if isOdd(c) {
+				return '-'
+			}
+			return c
+		}, k)
+		switch http.CanonicalHeaderKey(like) {
+		case "Content-Length", "Transfer-Encoding", "Proxy":
+			delete(h, k)
+		default:
+			if !underscores && strings.IndexByte(k, '_') >= 0 || http1.IsClaim([]byte(like)) {
+				delete(h, k)
+			}
+		}
+	}
+}
+
+// dropDirectives removes what a backend says to nginx.
+func dropDirectives(h http.Header) {
+	for k := range h {
+		if http1.IsDirective([]byte(k)) {
 			delete(h, k)
 		}
 	}
+}
+
+// isOdd reports whether a character is one that programs may replace in a field's name.
+func isOdd(c rune) bool {
+	return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-')
+}
+
+// A request that has come back would go round for as long as there are connections. So it is counted how often it has
+// been here, in a field that ordinary requests do not have: only one with an X-Forwarded-For, which each gets on its way
+// out, can have been here before. Via would say the same of all requests, and keep backends from compressing what
+// they answer (gzip_proxied of nginx).
+const (
+	hopsField = "Longshore-Hops"
+	maxHops   = 10
+)
+
+// hopCount reads the field; what is not a number of ours is a client's nonsense.
+func hopCount(field string) (n int) {
+	if field != "" {
+		n, _ = strconv.Atoi(field)
+	}
+	return min(max(n, 0), maxHops)
+}
+
+// nextHops is the field for the next one; empty: it has none.
+func nextHops(proxied bool, field string) string {
+	if !proxied && field == "" {
+		return ""
+	}
+	return strconv.Itoa(hopCount(field) + 1)
+}
+
+// loops reports whether a request has been here too often.
+func loops(field string) bool { return hopCount(field) == maxHops }
+
+// maxForwards is how many proxies may still pass on an OPTIONS request (RFC 9110, 7.6.2), if it says so.
+func maxForwards(r *http.Request) (n int, ok bool) {
+	v := r.Header["Max-Forwards"]
+	if r.Method != http.MethodOptions || len(v) == 0 {
+		return 0, false
+	}
+	m, err := strconv.ParseUint(v[0], 10, 31)
+	return int(m), err == nil
 }

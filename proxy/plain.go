@@ -164,7 +164,7 @@ func (x *plain) begin(ahead []byte) {
 // parse reports whether a request is there, and whether it is whole.
 func (x *plain) parse() (whole, ok bool) {
 	x.lacksBody = false
-	switch x.req.Parse(x.in[:x.filled]) {
+	switch x.req.Parse(x.in[:x.filled], x.conn.rules) {
 	case http1.Other:
 		return false, false
 	case http1.Partial:
@@ -197,6 +197,9 @@ func (x *plain) serve() outcome {
 	if x.req.Coded {
 		x.path = http1.AppendDecoded(x.path[:0], path)
 		path = x.path
+	}
+	if loops(text(x.req.Hops.Of(x.in))) {
+		return general
 	}
 	svc, route := table.Lookup(host, text(path))
 	switch {
@@ -274,7 +277,7 @@ func (x *plain) next() {
 func (x *plain) makeHead(host, port string) {
 	b := x.req.Cuts.AppendKept(x.out[:0], x.in, 0, x.req.Size-len("\r\n"))
 	peer := x.conn.peer
-	if x.conn.trusted {
+	if x.conn.rules.Trusted {
 		forwardedBy(x, peer, func(name, value string) { b = appendField(b, name, value) })
 	} else {
 		b = appendField(b, "X-Forwarded-For", peer)
@@ -282,6 +285,9 @@ func (x *plain) makeHead(host, port string) {
 		b = appendField(b, "X-Forwarded-Proto", "http")
 		b = appendField(b, "X-Forwarded-Host", host)
 		b = appendField(b, "X-Forwarded-Port", port)
+	}
+	if count := text(x.req.Hops.Of(x.in)); x.req.Proxied || count != "" {
+		b = appendField(b, hopsField, nextHops(x.req.Proxied, count))
 	}
 	x.out = append(b, "\r\n"...)
 }
@@ -295,7 +301,7 @@ func appendField(b []byte, name, value string) []byte {
 
 // client is the address of the client, see Server.clientOf.
 func (x *plain) client() string {
-	if !x.conn.trusted {
+	if !x.conn.rules.Trusted {
 		return x.conn.peer
 	}
 	return x.conn.lane.server.clientOf(x.conn.peer, x)

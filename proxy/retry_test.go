@@ -251,7 +251,6 @@ func testSent(t *testing.T, in lane) {
 		{"GET /", "", "200 ok"},
 		{"HEAD /", "", "200 "},
 		{"OPTIONS /", "", "200 ok"},
-		{"TRACE /", "", "200 ok"},
 		{"PUT /\nContent-Length: 0\n", "", "200 ok"},
 		{"DELETE /", "", "200 ok"},
 		{"POST /", "", "502 502 Bad Gateway"},

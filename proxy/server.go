@@ -22,6 +22,7 @@ type Server struct {
 	BodyTimeout   time.Duration  // between two reads of a request's body; zero: no limit
 	SendTimeout   time.Duration  // between two writes that a client takes something of; zero: no limit
 	MaxHeader     int            // bytes; larger ones get 431; zero: 1 MB
+	Underscores   bool           // fields with an underscore in their names are passed on
 	FastLane      bool           // plain requests do not go through net/http
 	Grace         time.Duration  // how long requests in flight may take at the end; zero: none
 	Queue         int            // requests that may wait for the Router's first State; zero: none
@@ -82,7 +83,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		Handler:                      s,
 		ReadHeaderTimeout:            s.HeaderTimeout,
 		IdleTimeout:                  s.IdleTimeout,
-		MaxHeaderBytes:               s.MaxHeader,
+		MaxHeaderBytes:               netLimit(s.MaxHeader),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is the backend's to answer
 		BaseContext:                  func(net.Listener) context.Context { return base },
 		ConnContext:                  withConn,
@@ -236,6 +237,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		s.refuse(w, r, http.StatusMethodNotAllowed, start)
 		return
+	case r.Method == http.MethodTrace: // it would show a script the fields that are hidden from it; nginx refuses it too
+		s.refuse(w, r, http.StatusMethodNotAllowed, start)
+		return
+	case loops(r.Header.Get(hopsField)):
+		s.refuse(w, r, http.StatusLoopDetected, start)
+		return
+	case s.MaxHeader > 0 && headSize(r) > s.MaxHeader:
+		w.Header().Set("Connection", "close")
+		s.refuse(w, r, http.StatusRequestHeaderFieldsTooLarge, start)
+		return
 	case r.ProtoMajor != 1: // net/http leaves the preface of HTTP/2 to its handler
 		w.Header().Set("Connection", "close")
 		s.refuse(w, r, http.StatusHTTPVersionNotSupported, start)
@@ -248,6 +259,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.RequestURI == "*" && r.Method != http.MethodOptions, !isHost(r.Host): // RFC 9112, 3.2.4 and 3.2
 		w.Header().Set("Connection", "close")
 		s.refuse(w, r, http.StatusBadRequest, start)
+		return
+	}
+	if n, ok := maxForwards(r); ok && n == 0 { // the question is for us
+		w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+		s.refuse(w, r, http.StatusOK, start)
 		return
 	}
 	table := s.Router.Table()
@@ -267,6 +283,31 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.refuse(w, r, http.StatusNotFound, start)
 	}
+}
+
+// netSlop is how many bytes net/http reads of a head beyond MaxHeaderBytes.
+const netSlop = 4096
+
+// netLimit is the MaxHeaderBytes with which net/http reads that many bytes of a head. A smaller limit it cannot keep, nor
+// can it for a request whose beginning stands in its buffer already, behind the one before: see headSize.
+func netLimit(limit int) int {
+	if limit <= 0 {
+		return 0
+	}
+	return max(1, limit-netSlop)
+}
+
+// headSize is the size of a head, without what is optional in it.
+func headSize(r *http.Request) int {
+	const around = len(" ") + len(" ") + len("\r\n") + len("\r\n")
+	const perField = len(":") + len("\r\n")
+	n := len(r.Method) + len(r.RequestURI) + len(r.Proto) + around + len("Host") + len(r.Host) + perField
+	for k, vs := range r.Header {
+		for _, v := range vs {
+			n += len(k) + len(v) + perField
+		}
+	}
+	return n
 }
 
 // isControl reports whether a character may end a path for programs that take it for text of C or for lines. net/http

@@ -62,6 +62,8 @@ type Config struct {
 	BufferMemory   discovery.Size `env:"BUFFER_MEMORY" envDefault:"0" allowed:"a size such as 64m" help:"for all that is buffered of requests and responses; when it is used up, requests are sent on as they come and not repeated; 0: a quarter of what the container may use"`
 	TrustedProxies Prefixes       `env:"TRUSTED_PROXIES" help:"peers whose X-Forwarded-* are believed and appended to: CIDRs, addresses, private"`
 
+	Underscores OnOff `env:"UNDERSCORES_IN_HEADERS" envDefault:"off" help:"on: request header fields with an underscore in their names are passed on; off: they are dropped, as nginx does (underscores_in_headers), since many applications cannot tell X_Real_IP from X-Real-IP"`
+
 	AccessLog       AccessLog     `env:"ACCESS_LOG" envDefault:"combined" help:"to stdout, buffered"`
 	LogLevel        slog.Level    `env:"LOG_LEVEL" envDefault:"info" allowed:"debug, info, warn or error" help:"of the log on stderr"`
 	LogFormat       LogFormat     `env:"LOG_FORMAT" envDefault:"text" help:"of the log on stderr"`

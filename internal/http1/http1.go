@@ -62,14 +62,24 @@ func (c *Cuts) AppendKept(dst, buf []byte, from, to int) []byte {
 	return append(dst, buf[from:to]...)
 }
 
-// token marks what names are made of (RFC 9110, 5.6.2).
-var token = func() (t [256]bool) {
+// What a name is made of (RFC 9110, 5.6.2): nearly all have letters, digits and "-" alone.
+const (
+	usual = 1 << iota
+	underscore
+	odd
+)
+
+// token marks what names are made of; zero: nothing.
+var token = func() (t [256]uint8) {
 	for c := range t {
-		t[c] = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' {
+			t[c] = usual
+		}
 	}
-	for _, c := range "!#$%&'*+-.^_`|~" {
-		t[c] = true
+	for _, c := range "!#$%&'*+.^`|~" {
+		t[c] = odd
 	}
+	t['_'] = underscore
 	return t
 }()
 
@@ -119,15 +129,18 @@ func lineEnd(buf []byte, i int) (int, Verdict) {
 
 // A field is one line of a header.
 type field struct {
-	name, value, line Span // value without the white space around it, line with its end
+	name, value, line Span  // value without the white space around it, line with its end
+	made              uint8 // what the name is made of
 }
 
 // parse reads the line at i. A line without a name is the empty one that ends the head.
 func (f *field) parse(buf []byte, i int) Verdict {
 	at := i
-	for i < len(buf) && token[buf[i]] {
-		i++
+	made := uint8(0)
+	for ; i < len(buf) && token[buf[i]] != 0; i++ {
+		made |= token[buf[i]]
 	}
+	f.made = made
 	f.name = Span{at, i}
 	switch {
 	case i == len(buf):

@@ -79,7 +79,10 @@ var requests = []struct {
 	{"GET / HTTP/1.1\nHost: a\nX: \x00\n\n", Other},
 	{"GET / HTTP/1.1\nHost: a\nX: 0123456\x7f89\n\n", Other},
 	{"GET / HTTP/1.1\nHost: a\nX: b\rc\n\n", Other},
-	{"GET / HTTP/1.1\nHost: a\nX_Real_IP: b\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nX_Real_IP: b\nContent_Length: 5\n\n", Plain},
+	{"GET / HTTP/1.1\nHost: a\nX.Real.IP: b\n\n", Other},
+	{"GET / HTTP/1.1\nHost: a\nX-Forwarded-User: b\nX-Original-URL: c\nLongshore-Hops: 1\nMax-Forwards: 0\n\n", Plain},
+	{"OPTIONS / HTTP/1.1\nHost: a\nMax-Forwards: 0\n\n", Other},
 	{"GET / HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Length: 5\n\nhello", Other},
 	{"GET / HTTP/1.1\nHost: a\nContent-Length: +5\n\nhello", Other},
 	{"GET / HTTP/1.1\nHost: a\nContent-Length: 05\n\nhello", Other},
@@ -100,7 +103,7 @@ var requests = []struct {
 func TestRequest(t *testing.T) {
 	for _, c := range requests {
 		var r Request
-		if got := r.Parse(crlf(c.in)); got != c.want {
+		if got := r.Parse(crlf(c.in), Rules{}); got != c.want {
 			t.Errorf("%q is %d, want %d", c.in, got, c.want)
 		}
 		sameRequest(t, crlf(c.in), uint(len(c.in)))
@@ -114,16 +117,21 @@ func FuzzRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, buf []byte, cut uint) { sameRequest(t, buf, cut) })
 }
 
-// notOurs are the fields of a request that are not passed on.
-var notOurs = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate",
-	"Proxy", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Real-Ip"}
+// notOurs reports whether a field of a request is not passed on.
+func notOurs(name string, _ []string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate", "Proxy", "Longshore-Hops":
+		return true
+	}
+	return IsClaim([]byte(name)) || strings.Contains(name, "_")
+}
 
 // sameRequest checks that a request which is plain is read by net/http in the same way, and so is what is
 // kept of it, and that all it begins with is the beginning of something plain.
 func sameRequest(t *testing.T, buf []byte, cut uint) {
 	t.Helper()
 	var r Request
-	if r.Parse(buf) != Plain {
+	if r.Parse(buf, Rules{}) != Plain {
 		return
 	}
 	if r.Size > len(buf) {
@@ -165,13 +173,11 @@ func sameRequest(t *testing.T, buf []byte, cut uint) {
 	if err != nil {
 		t.Fatalf("%q: net/http says of what is kept, %q: %v", buf, kept, err)
 	}
-	for _, name := range notOurs {
-		delete(req.Header, name)
-	}
+	maps.DeleteFunc(req.Header, notOurs)
 	if out.Host != req.Host || out.RequestURI != req.RequestURI || !sameHeader(out.Header, req.Header) {
 		t.Fatalf("%q: kept is %q", buf, kept)
 	}
-	if cut %= uint(r.Size); r.Parse(buf[:cut]) != Partial {
+	if cut %= uint(r.Size); r.Parse(buf[:cut], Rules{}) != Partial {
 		t.Fatalf("%q is plain, and %q not the beginning of it", buf, buf[:cut])
 	}
 }
@@ -281,6 +287,7 @@ func sameResponse(t *testing.T, buf []byte, toHead bool, cut uint) {
 	for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization"} {
 		delete(res.Header, name)
 	}
+	maps.DeleteFunc(res.Header, func(name string, _ []string) bool { return IsDirective([]byte(name)) })
 	if out.StatusCode != res.StatusCode || out.ContentLength != res.ContentLength || !sameHeader(out.Header, res.Header) {
 		t.Fatalf("%q: kept is %q", buf, kept)
 	}
@@ -422,7 +429,7 @@ func TestNoAllocation(t *testing.T) {
 	var q Request
 	var r Response
 	if n := testing.AllocsPerRun(100, func() {
-		if q.Parse(req) != Plain || r.Parse(res, false) != Plain {
+		if q.Parse(req, Rules{}) != Plain || r.Parse(res, false) != Plain {
 			t.Fatal("not plain")
 		}
 		q.Cuts.AppendKept(dst, req, 0, q.Size)
@@ -443,7 +450,7 @@ func BenchmarkRequest(b *testing.B) {
 	b.ReportAllocs()
 	var r Request
 	for b.Loop() {
-		if r.Parse(buf) != Plain {
+		if r.Parse(buf, Rules{}) != Plain {
 			b.Fatal("not plain")
 		}
 	}

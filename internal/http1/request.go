@@ -1,28 +1,35 @@
 package http1
 
-import "bytes"
-
 // A Request is the head of a plain request: HTTP/1.1, a method of those below, a target in origin form,
 // one Host, and a body whose length is known, or none. Its spans are those of the buffer that was parsed.
 type Request struct {
-	Method string // GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS
-	Target Span   // as it was written
-	Path   Span   // of the target, without the query; no control byte is in it, encoded or not
-	Coded  bool   // the path has a percent sign
-	Host   Span
-	Length int64 // of the body
-	Close  bool  // the client wants the connection to end with the response
-	Size   int   // of the head in bytes, with the empty line
+	Method  string // GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS
+	Target  Span   // as it was written
+	Path    Span   // of the target, without the query; no control byte is in it, encoded or not
+	Coded   bool   // the path has a percent sign
+	Host    Span
+	Length  int64 // of the body
+	Close   bool  // the client wants the connection to end with the response
+	Proxied bool  // there is an X-Forwarded-For
+	Size    int   // of the head in bytes, with the empty line
 
 	UserAgent, Referer, Authorization Span // of the first such field; empty: there is none
+	Hops                              Span // of Longshore-Hops, likewise
 
 	// Cuts are the lines that a proxy does not pass on: what is about this connection, and what the next
-	// hop must not take from a client: X-Forwarded-*, X-Real-IP, Forwarded and Proxy.
+	// hop must not take from a client: see [IsClaim], Proxy, and names with an underscore, which CGI cannot tell from
+	// "-". What is of [IsOurClaim] is cut in any case.
 	Cuts Cuts
 }
 
+// Rules say what of a request is passed on.
+type Rules struct {
+	Trusted     bool // the client is a proxy, whose claims are
+	Underscores bool // names with an underscore are, if they are like none that matters: they are not plain
+}
+
 // Parse reads the head at the beginning of buf. Unless the verdict is Plain, r is not to be used.
-func (r *Request) Parse(buf []byte) Verdict {
+func (r *Request) Parse(buf []byte, rules Rules) Verdict {
 	*r = Request{}
 	i, v := r.line(buf)
 	if v != Plain {
@@ -59,11 +66,13 @@ func (r *Request) Parse(buf []byte) Verdict {
 				if ok {
 					r.Close, ok = persistence(f.value.Of(buf))
 				}
+			default:
+				cut = !rules.Trusted && IsClaim(name)
 			}
 		case 'e':
 			ok = !is(name, "expect")
 		case 'f':
-			cut = is(name, "forwarded")
+			cut = isCut(name, rules.Trusted)
 		case 'h':
 			switch {
 			case is(name, "host"):
@@ -74,6 +83,12 @@ func (r *Request) Parse(buf []byte) Verdict {
 			}
 		case 'k':
 			cut = is(name, "keep-alive")
+		case 'l':
+			if cut = is(name, "longshore-hops"); cut && r.Hops.From == 0 {
+				r.Hops = f.value
+			}
+		case 'm': // RFC 9110, 7.6.2
+			ok = r.Method != "OPTIONS" || !is(name, "max-forwards")
 		case 'p':
 			cut = is(name, "proxy") || is(name, "proxy-connection") || is(name, "proxy-authorization") || is(name, "proxy-authenticate")
 		case 'r':
@@ -82,6 +97,7 @@ func (r *Request) Parse(buf []byte) Verdict {
 			}
 		case 't':
 			ok = !is(name, "transfer-encoding") && !is(name, "te") && !is(name, "trailer")
+			cut = !rules.Trusted && IsClaim(name)
 		case 'u':
 			switch {
 			case is(name, "user-agent") && r.UserAgent.From == 0:
@@ -90,11 +106,11 @@ func (r *Request) Parse(buf []byte) Verdict {
 				ok = false
 			}
 		case 'x':
-			cut = is(name, "x-forwarded-for") || is(name, "x-forwarded-host") || is(name, "x-forwarded-proto") ||
-				is(name, "x-forwarded-port") || is(name, "x-real-ip")
+			cut = isCut(name, rules.Trusted)
+			r.Proxied = r.Proxied || is(name, "x-forwarded-for")
 		}
-		if bytes.IndexByte(name, '_') >= 0 { // CGI cannot tell it from "-"
-			return Other
+		if f.made > usual {
+			ok, cut = f.made < odd && !rules.Underscores, true
 		}
 		if !ok || cut && !r.Cuts.add(f.line) {
 			return Other
@@ -105,6 +121,13 @@ func (r *Request) Parse(buf []byte) Verdict {
 	}
 	r.Size = i
 	return Plain
+}
+
+func isCut(name []byte, trusted bool) bool {
+	if trusted {
+		return IsOurClaim(name)
+	}
+	return IsClaim(name)
 }
 
 // methods are those that everybody reads alike.

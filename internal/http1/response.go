@@ -103,6 +103,8 @@ func (r *Response) Parse(buf []byte, toHead bool) Verdict {
 			}
 		case 'u':
 			ok = !is(name, "upgrade")
+		case 'x':
+			cut = IsDirective(name)
 		}
 		if !ok || cut && !r.Cuts.add(f.line) {
 			return Other

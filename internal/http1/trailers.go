@@ -8,7 +8,7 @@ import "strings"
 // underscore is what CGI and its like take it for, one with a hyphen.
 func MayTrail(name string) bool {
 	for i := range len(name) {
-		if !token[name[i]] {
+		if token[name[i]] == 0 {
 			return false
 		}
 	}
@@ -16,11 +16,11 @@ func MayTrail(name string) bool {
 	switch name {
 	case "",
 		"connection", "content-length", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", // framing
-		"forwarded", "host", "max-forwards", "proxy", "x-real-ip", // whence, and where to
+		"host", "max-forwards", "proxy", // where to; and whence: IsClaim
 		"authorization", "cookie", "proxy-authenticate", "proxy-authorization", "set-cookie", "www-authenticate", // who
 		"cache-control", "expect", "pragma", "range", // how to answer, and so does If-*
 		"content-encoding", "content-range", "content-type": // how to read the body
 		return false
 	}
-	return !strings.HasPrefix(name, "x-forwarded-") && !strings.HasPrefix(name, "if-")
+	return !IsClaim([]byte(name)) && !IsDirective([]byte(name)) && !strings.HasPrefix(name, "if-")
 }
