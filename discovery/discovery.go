@@ -147,7 +147,7 @@ type Settings struct {
 
 	ConnectTimeout   time.Duration `env:"CONNECT_TIMEOUT" envDefault:"1s" min:"1ms" help:"dial"`
 	ReadTimeout      time.Duration `env:"READ_TIMEOUT" envDefault:"60s" min:"1ms" help:"to the response header (then 504), and between two reads of the body (then the response is aborted); never for upgrades and event streams"`
-	Keepalive        int           `env:"KEEPALIVE" envDefault:"256" min:"0" help:"idle connections kept per backend; 0: none"`
+	Keepalive        int           `env:"KEEPALIVE" envDefault:"256" min:"0" help:"idle connections kept per backend; 0: none. They are closed when a request has waited a second for its first byte over a new connection: the server may serve one connection at a time"`
 	KeepaliveTimeout time.Duration `env:"KEEPALIVE_TIMEOUT" envDefault:"60s" min:"1ms" help:"how long they are kept"`
 	MaxBody          Size          `env:"MAX_BODY" envDefault:"off" help:"largest request body, then 413; off: no limit"`
 	ResponseBuffer   Size          `env:"RESPONSE_BUFFER" envDefault:"256k" help:"of a response, for a client that reads slowly: so much is taken from the backend at once, which is then free for others; never of event streams, gRPC and what says X-Accel-Buffering: no; off: nothing"`

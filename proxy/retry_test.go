@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -879,5 +880,47 @@ func testNetworkTakenAway(t *testing.T, in lane) {
 	defer p.Router.mu.Unlock()
 	if len(p.Router.lost) != 0 {
 		t.Errorf("%d backends are waited for to end", len(p.Router.lost))
+	}
+}
+
+// TestOneAtATime: a server that has one connection at a time, and reads on from it for as long as that is open, answers
+// all who come at once.
+func TestOneAtATime(t *testing.T) { run(t, testOneAtATime) }
+
+func testOneAtATime(t *testing.T, in lane) {
+	if in.name == "transport" {
+		t.Skip("http.Transport does not look after that")
+	}
+	b := listen(t, "one")
+	go func() {
+		for {
+			c, err := b.Accept()
+			if err != nil {
+				return
+			}
+			served := make(chan bool)
+			go func() { // one after another
+				defer close(served)
+				defer c.Close()
+				answers(ok)(newWire(c, func(string, ...any) { runtime.Goexit() }))
+			}()
+			<-served
+		}
+	}()
+	p := serve(t, in, web(b))
+	const n = 20
+	start := time.Now()
+	got := make(chan string, n)
+	for range n {
+		w := p.dial()
+		go func() { got <- w.do("GET /").String() }()
+	}
+	for range n {
+		if got, want := soon(t, got, "an answer"), "200 ok"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v for %d, want little more than a second", took, n)
 	}
 }

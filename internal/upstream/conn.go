@@ -38,6 +38,7 @@ type Conn struct {
 	headLeft  int64      // bytes of the response header that may still come; negative: no limit
 	headErr   error      // why it could not be read further, which a parser takes for its end
 	head      http1.Head // of the response that is being read
+	since     time.Time  // when it was made
 	idleSince time.Time  // guarded by the pool's mu while idle
 
 	// The read deadline that the kernel knows. It is moved only when less than the timeout is left, so

@@ -45,6 +45,7 @@ type Pool struct {
 	busy   []*Conn            // held by an exchange, upgraded ones included
 	dials  map[*dial]struct{} // under way
 	sweep  *time.Timer        // closes idle connections that are too old; nil: none is due
+	relief relief             // of who waits for a server with one connection at a time
 	refuse error              // why nothing new may begin: it is paused or closed; nil: it may
 	closed bool
 }
@@ -77,13 +78,13 @@ func (p *Pool) Close(cause error) {
 		p.refuseLocked(cause)
 	}
 	cause = p.refuse // the first one stays
-	for _, c := range p.idle {
-		c.nc.Close()
-	}
-	p.idle = nil
+	p.dropIdleLocked()
 	if p.sweep != nil {
 		p.sweep.Stop()
 		p.sweep = nil
+	}
+	if p.relief.timer != nil {
+		p.relief.timer.Stop()
 	}
 	for _, c := range p.busy {
 		if !c.answered.Load() {
@@ -143,6 +144,10 @@ func (p *Pool) refuseLocked(cause error) {
 func (p *Pool) DropIdle() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.dropIdleLocked()
+}
+
+func (p *Pool) dropIdleLocked() int {
 	n := len(p.idle)
 	for _, c := range p.idle {
 		c.nc.Close()
@@ -242,6 +247,7 @@ func (p *Pool) dial(ctx context.Context, a Attempt) (*Conn, error) {
 		return nil, err
 	}
 	c := newConn(p, nc)
+	p.lookAfterLocked(c)
 	p.holdLocked(c, a)
 	return c, nil
 }
@@ -252,7 +258,7 @@ func (p *Pool) put(c *Conn, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.letGoLocked(c)
-	if p.closed || len(p.idle) >= o.MaxIdle {
+	if p.closed || len(p.idle) >= o.MaxIdle || p.relievesLocked(c, now) {
 		c.nc.Close()
 		return
 	}
