@@ -136,11 +136,13 @@ type field struct {
 // parse reads the line at i. A line without a name is the empty one that ends the head.
 func (f *field) parse(buf []byte, i int) Verdict {
 	at := i
-	made := uint8(0)
-	for ; i < len(buf) && token[buf[i]] != 0; i++ {
-		made |= token[buf[i]]
+	for i < len(buf) && token[buf[i]] == usual {
+		i++
 	}
-	f.made = made
+	f.made = usual
+	for ; i < len(buf) && token[buf[i]] != 0; i++ { // of few names
+		f.made |= token[buf[i]]
+	}
 	f.name = Span{at, i}
 	switch {
 	case i == len(buf):
