@@ -459,6 +459,20 @@ services:
 	}
 }
 
+// TestEngineTimeZone: TZ holds in the access log, though the image has no zones.
+func TestEngineTimeZone(t *testing.T) {
+	dockertest.Engine(t)
+	id := dockertest.Docker(t, "run", "-d", "-p", "127.0.0.1::80", "-e", "TZ=Asia/Kathmandu", "-e", "LONGSHORE_BACKENDS=127.0.0.1:1", "-e", "LONGSHORE_QUEUE=0",
+		dockertest.Image(t, "longshore/cmd/longshore"))
+	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", id) })
+	ls := client(t, dockertest.Published(t, id, "80"), "")
+	dockertest.Wait(t, "an answer", func() bool { return strings.HasPrefix(ls.get("x", "/zone"), "503 ") })
+	dockertest.Wait(t, "a line of the access log", func() bool { return strings.Contains(dockertest.Docker(t, "logs", id), "GET /zone") })
+	if log := dockertest.Docker(t, "logs", id); !strings.Contains(log, ` +0545] "GET /zone`) {
+		t.Errorf("the access log is not in Nepal's time:\n%s", log)
+	}
+}
+
 // TestEngineSharedNetwork runs the proxy in the network of the application that it is for, as nginx runs beside one:
 // its hostname and files in /etc are then the application's. Whose container is whose is told by the cgroup, and
 // where a namespace hides that, by the command.

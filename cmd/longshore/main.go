@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
+	_ "time/tzdata" // TZ holds in an image from scratch too
 
 	"longshore/internal/config"
 	"longshore/internal/version"
@@ -42,16 +44,21 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if len(args) > 0 {
 		command = args[0]
 	}
-	switch {
-	case command == "help", command == "-h", command == "--help":
+	switch command {
+	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return exitOK
-	case command == "version":
+	case "version", "-v", "-V", "-version", "--version":
 		v, _ := version.Read()
 		fmt.Fprintf(stdout, "longshore %s %s %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
-	case len(args) > 1, command != "" && command != "healthcheck" && command != "demo":
-		fmt.Fprint(stderr, usage)
+	case "", "healthcheck", "demo":
+		if len(args) > 1 {
+			fmt.Fprintf(stderr, "longshore %s takes no arguments, got %q\n%s", command, args[1], usage)
+			return exitConfig
+		}
+	default:
+		fmt.Fprintf(stderr, "unknown command %q\n%s", command, usage)
 		return exitConfig
 	}
 
@@ -70,6 +77,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	defer func() { p.lines.end(p.timeLeft()) }()
 	defer context.AfterFunc(ctx, func() { p.endBy() })()
 	slog.SetDefault(p.log) // for libraries: what they print would wait for the reader of stderr
+	if w := zoneWarning(environ); w != "" {
+		warnings = append(warnings, w)
+	}
 	for _, w := range warnings {
 		p.log.Warn(w)
 	}
@@ -91,6 +101,21 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitFailed
 	}
 	return exitOK
+}
+
+// zoneWarning says that TZ names no zone; empty: all is well. The standard library then takes UTC without a word.
+func zoneWarning(environ []string) string {
+	for _, kv := range environ {
+		zone, ok := strings.CutPrefix(kv, "TZ=")
+		if !ok {
+			continue
+		}
+		zone = strings.TrimPrefix(zone, ":")
+		if _, err := time.LoadLocation(zone); err != nil && !strings.HasPrefix(zone, "/") { // which is a file
+			return fmt.Sprintf("TZ=%q: unknown time zone, the access log is in UTC; want a name such as Europe/Berlin", zone)
+		}
+	}
+	return ""
 }
 
 // A program is a run of longshore that serves.

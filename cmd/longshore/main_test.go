@@ -29,21 +29,32 @@ func command(args []string, environ ...string) (code int, stdout, stderr string)
 }
 
 func TestCommands(t *testing.T) {
-	if code, out, _ := command([]string{"version"}); code != 0 || !strings.HasPrefix(out, "longshore ") {
-		t.Errorf("version: %d %q", code, out)
+	for _, arg := range []string{"version", "-v", "-V", "-version", "--version"} {
+		if code, out, _ := command([]string{arg}); code != 0 || !strings.HasPrefix(out, "longshore ") {
+			t.Errorf("%s: %d %q", arg, code, out)
+		}
 	}
-	for _, args := range [][]string{{"serve"}, {"version", "-v", "x"}, {"healthcheck", "x"}} {
-		code, _, errs := command(args)
-		if args[0] != "version" && (code != 2 || !strings.HasPrefix(errs, "usage:")) {
-			t.Errorf("%v: %d %q, want 2 and the usage", args, code, errs)
+	for _, arg := range []string{"help", "-h", "-help", "--help"} {
+		if code, out, _ := command([]string{arg}); code != 0 || !strings.HasPrefix(out, "usage:") {
+			t.Errorf("%s: %d %q", arg, code, out)
+		}
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"serve"}, `unknown command "serve"`},
+		{[]string{"-c", "x"}, `unknown command "-c"`},
+		{[]string{"healthcheck", "x"}, `longshore healthcheck takes no arguments, got "x"`},
+	} {
+		code, _, errs := command(c.args)
+		if first, rest, _ := strings.Cut(errs, "\n"); code != 2 || first != c.want || !strings.HasPrefix(rest, "usage:") {
+			t.Errorf("%v: %d %q, want 2, %q and the usage", c.args, code, errs, c.want)
 		}
 	}
 	code, _, errs := command(nil, "LONGSHORE_HEALTH_RISE=0", "LONGSHORE_BALANCER=fastest", "LONGSHORE_FAST_LANE=perhaps")
 	if lines := strings.Count(errs, "\n"); code != 2 || lines != 3 {
 		t.Errorf("wrong variables: exit %d with %d lines, want 2 with 3:\n%s", code, lines, errs)
-	}
-	if code, out, _ := command([]string{"--help"}); code != 0 || !strings.HasPrefix(out, "usage:") {
-		t.Errorf("--help: %d %q", code, out)
 	}
 	t.Setenv("DOCKER_HOST", "foo") // which is for the docker client to read
 	code, _, errs = command(nil, "LONGSHORE_UPSTREAM=a:1")
@@ -58,6 +69,18 @@ func TestCommands(t *testing.T) {
 	code, _, errs = command(nil, "LONGSHORE_BACKENDS=127.0.0.1:1", "LONGSHORE_LISTEN="+busy.Addr().String())
 	if code != 1 || !strings.Contains(errs, "LONGSHORE_LISTEN") {
 		t.Errorf("a listen address in use: exit %d %q, want 1 and the variable", code, errs)
+	}
+}
+
+func TestZoneWarning(t *testing.T) {
+	for _, c := range []struct{ tz, want string }{
+		{"", ""}, {"UTC", ""}, {"Europe/Berlin", ""}, {":Asia/Kathmandu", ""}, {"/etc/localtime", ""},
+		{"Europe/Berln", `TZ="Europe/Berln": unknown time zone, the access log is in UTC; want a name such as Europe/Berlin`},
+		{"CET-1CEST", `TZ="CET-1CEST": unknown time zone, the access log is in UTC; want a name such as Europe/Berlin`},
+	} {
+		if got := zoneWarning([]string{"A=b", "TZ=" + c.tz}); got != c.want {
+			t.Errorf("TZ=%s: %q, want %q", c.tz, got, c.want)
+		}
 	}
 }
 
