@@ -8,6 +8,7 @@
 //	envDefault  default
 //	min, max    smallest and largest number or duration that is allowed
 //	alias       another spelling of the name
+//	secret      "true": the variable of that name and _FILE may name a file that holds the value
 //	form        "path": must be the path of a URL, perhaps with a query; "host": as in a Host header
 //	allowed     what is allowed, for the error message and the table; else it follows from the type
 //	help        meaning
@@ -58,7 +59,7 @@ type Config struct {
 	MaxHeader      discovery.Size `env:"MAX_HEADER" envDefault:"32k" allowed:"a size from 1k to 16m, such as 32k" help:"largest request header, then 431"`
 	MaxClients     int            `env:"MAX_CLIENTS" envDefault:"0" min:"0" help:"connections of clients at once; beyond that, those are closed that have been idle for longest; 0: one for each 32k that the container may use; at most half of the files that the process may open (ulimit -n)"`
 	MaxClientsAddr int            `env:"MAX_CLIENTS_PER_ADDRESS" envDefault:"0" min:"0" help:"of these from one address (IPv6: one /64) that is no trusted proxy's; beyond that, its longest idle one is closed, or the new one is answered 503; 0: no limit"`
-	StickySecret   string         `env:"STICKY_SECRET" help:"signs the cookies of sticky sessions, so that they hold over a restart of the proxy and for several proxies; at least 16 characters; default: drawn at each start"`
+	StickySecret   string         `env:"STICKY_SECRET" secret:"true" help:"signs the cookies of sticky sessions, so that they hold over a restart of the proxy and for several proxies; at least 16 characters; default: drawn at each start"`
 	BufferMemory   discovery.Size `env:"BUFFER_MEMORY" envDefault:"0" allowed:"a size such as 64m" help:"for all that is buffered of requests and responses; when it is used up, requests are sent on as they come and not repeated; 0: a quarter of what the container may use"`
 	TrustedProxies Prefixes       `env:"TRUSTED_PROXIES" help:"peers whose X-Forwarded-* are believed and appended to: CIDRs, addresses, private"`
 
@@ -78,7 +79,8 @@ func Load(environ []string) (c Config, warnings []string, err error) {
 	if err := overlay(&c, Prefix, nil); err != nil {
 		panic(err) // a default in a struct tag is wrong
 	}
-	err = overlay(&c, Prefix, vars)
+	vars, err = withSecrets(fields(reflect.TypeFor[Config](), Prefix), vars)
+	err = errors.Join(err, overlay(&c, Prefix, vars))
 	if v, ok := vars[Prefix+"ADMIN"]; ok && v == "" {
 		c.Admin = ""
 	}
@@ -222,6 +224,9 @@ func names(known map[string]field, prefix string) (all []string) {
 		if f.alias != "" {
 			all = append(all, prefix+f.alias)
 		}
+		if f.secret {
+			all = append(all, key+fileSuffix)
+		}
 	}
 	return all
 }
@@ -235,6 +240,7 @@ type field struct {
 	min, max  string
 	alias     string
 	form      string
+	secret    bool
 	allowed   string
 	help      string
 	inService bool // can differ from service to service, so it is a label too
@@ -255,7 +261,7 @@ func fields(t reflect.Type, prefix string) map[string]field {
 		if key != "" && key != "-" {
 			all[prefix+key] = field{
 				name: sf.Name, index: sf.Index, typ: sf.Type, def: sf.Tag.Get("envDefault"), min: sf.Tag.Get("min"), max: sf.Tag.Get("max"),
-				alias: sf.Tag.Get("alias"), form: sf.Tag.Get("form"), allowed: sf.Tag.Get("allowed"), help: sf.Tag.Get("help"),
+				alias: sf.Tag.Get("alias"), form: sf.Tag.Get("form"), secret: sf.Tag.Get("secret") == "true", allowed: sf.Tag.Get("allowed"), help: sf.Tag.Get("help"),
 			}
 		}
 	}

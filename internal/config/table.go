@@ -27,6 +27,9 @@ func Table() string {
 		if f.alias != "" {
 			help += "; also written " + code(labelName(f.alias)) + ", " + code(Prefix+f.alias)
 		}
+		if f.secret {
+			help += "; or " + code(key+fileSuffix) + ": a file that holds it"
+		}
 		row(key, label, f.def, help)
 	}
 	labels := fields(reflect.TypeFor[Labels](), "")
@@ -43,6 +46,9 @@ func Names() map[string]bool {
 	all := make(map[string]bool)
 	for key, f := range fields(reflect.TypeFor[Config](), Prefix) {
 		all[key] = true
+		if f.secret {
+			all[key+fileSuffix] = true
+		}
 		if f.inService {
 			all[labelName(strings.TrimPrefix(key, Prefix))] = true
 		}
