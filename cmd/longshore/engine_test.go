@@ -287,6 +287,27 @@ func TestEngineFelling(t *testing.T) {
 	}
 }
 
+// TestEngineNotReady: a backend on a wrong port is said, with the port that its image exposes, and answers of ours
+// have the reason.
+func TestEngineNotReady(t *testing.T) {
+	dockertest.Engine(t)
+	p := project(t, dockertest.Composes(t)[0], "LONGSHORE_UPSTREAM: flaskapp:8080", "LONGSHORE_ACCESS_LOG: json\n      LONGSHORE_QUEUE_TIMEOUT: 1s")
+	p.Run("up", "-d")
+	ls, id := p.proxy(), p.Containers("longshore")[0]
+	dockertest.Wait(t, "the warning", func() bool {
+		return strings.Contains(dockertest.Logs(t, id), `why="connection refused" hint="its image exposes 5090: set LONGSHORE_UPSTREAM or label longshore.port"`)
+	})
+	if got, want := ls.get("localhost", "/"), "503 503 Service Unavailable"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	dockertest.Wait(t, "the reason in the access log", func() bool {
+		return strings.Contains(dockertest.Logs(t, id), `"reason":"no backend became ready within 1s: flaskapp-1: connection refused"`)
+	})
+	if n := strings.Count(dockertest.Logs(t, id), "does not become ready"); n != 1 {
+		t.Errorf("it is said %d times, want once", n)
+	}
+}
+
 // TestEngineStopOutlived: whoever says docker stop --time tells nobody. A container that runs on after
 // its own stop timeout is a last resort still, and what it was serving all the time is not cut.
 func TestEngineStopOutlived(t *testing.T) {

@@ -52,10 +52,10 @@ func TestRelief(t *testing.T) {
 		slow := made()
 		got := others(20 * time.Second)
 		// For the second after each time they are not kept.
-		if n := len(strings.Fields(got)); !strings.HasPrefix(got, "1s ") || n > 60 {
-			t.Errorf("beside one that is slow: %d connections made for 160 requests, at %s; want the first at 1s, and at most 60", n, got)
+		if n := len(strings.Fields(got)); !strings.HasPrefix(got, "1s ") && !strings.HasPrefix(got, "1.125s ") || n > 60 {
+			t.Errorf("beside one that is slow: %d connections made for 160 requests, at %s; want the first at 1s, or just after, and at most 60", n, got)
 		}
-		for _, quiet := range []string{"3.5s", "8s", "13s", "18s"} {
+		for _, quiet := range []string{"6.5s", "7s", "11s", "12s", "16s", "17s"} {
 			if strings.Contains(" "+got+" ", " "+quiet+" ") {
 				t.Errorf("beside one that is slow: a connection was made at %s, when it has been of no use", quiet)
 			}
