@@ -48,6 +48,8 @@ var rows = []struct{ nginx, ours, tests string }{
 	{"`server_name` exact, `*.x`, `x.*`, `~regex`", "label `longshore.host`, or before the target in `LONGSHORE_UPSTREAM`", "proxy.TestLookup, longshore.TestNginxRoutes"},
 	{"`location /x`, `^~ /x`, `= /x`, `~ regex`, `~* regex`", "label `longshore.path`, or before the target in `LONGSHORE_UPSTREAM`", "proxy.TestLookup, longshore.TestNginxRoutes, longshore.TestNginxDeviations"},
 	{"`proxy_pass http://x/v2/`; `proxy_redirect`, `proxy_cookie_path`", "the same in `LONGSHORE_UPSTREAM`; labels `longshore.strip`, `longshore.rewrite`", "proxy.TestRewriteTarget, proxy.TestStrip, proxy.TestMendCookie, longshore.TestNginxRoutes"},
+	{"`underscores_in_headers on`", "`LONGSHORE_UNDERSCORES_IN_HEADERS=on`", "proxy.TestClientsClaims"},
+	{"`set_real_ip_from`, `real_ip_recursive on`", "`LONGSHORE_TRUSTED_PROXIES`", "proxy.TestClient, proxy.TestOrigin"},
 	{"nginx-proxy's `VIRTUAL_HOST` and its like", "unchanged", "config.TestVirtual, docker.TestVirtualHosts, longshore.TestEngineVirtualHost"},
 }
 
