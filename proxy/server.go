@@ -235,9 +235,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodConnect: // this is no forward proxy
 		w.Header().Set("Connection", "close")
+		w.Header().Set("Allow", allowed)
 		s.refuse(w, r, http.StatusMethodNotAllowed, start)
 		return
 	case r.Method == http.MethodTrace: // it would show a script the fields that are hidden from it; nginx refuses it too
+		w.Header().Set("Allow", allowed)
 		s.refuse(w, r, http.StatusMethodNotAllowed, start)
 		return
 	case loops(r.Header.Get(hopsField)):
@@ -262,7 +264,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if n, ok := maxForwards(r); ok && n == 0 { // the question is for us
-		w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+		w.Header().Set("Allow", allowed)
 		s.refuse(w, r, http.StatusOK, start)
 		return
 	}
@@ -309,6 +311,9 @@ func headSize(r *http.Request) int {
 	}
 	return n
 }
+
+// allowed are the methods that are surely passed on (RFC 9110, 15.5.6: a 405 must say so).
+const allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 // isControl reports whether a character may end a path for programs that take it for text of C or for lines. net/http
 // refuses those that are not encoded.
