@@ -150,6 +150,7 @@ type Settings struct {
 	Keepalive        int           `env:"KEEPALIVE" envDefault:"256" min:"0" help:"idle connections kept per backend; 0: none. They are closed when a request has waited a second for its first byte over a new connection: the server may serve one connection at a time"`
 	KeepaliveTimeout time.Duration `env:"KEEPALIVE_TIMEOUT" envDefault:"60s" min:"1ms" help:"how long they are kept"`
 	MaxBody          Size          `env:"MAX_BODY" envDefault:"off" help:"largest request body, then 413; off: no limit"`
+	BodyBuffer       Size          `env:"BODY_BUFFER" envDefault:"64k" help:"of a request's body that is read before the request takes a backend, so that a slow client holds none; one that is announced to be larger passes as it comes, as does what follows when so much has come; never for gRPC; off: all pass as they come"`
 	ResponseBuffer   Size          `env:"RESPONSE_BUFFER" envDefault:"256k" help:"of a response, for a client that reads slowly: so much is taken from the backend at once, which is then free for others; never of event streams, gRPC and what says X-Accel-Buffering: no; off: nothing"`
 }
 

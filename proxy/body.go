@@ -34,6 +34,9 @@ type clientBody struct {
 	repeat   bool     // the request may be sent again after its body was: attempts keep what they read
 	memory   *budget  // for what is kept
 
+	client  *http.ResponseController // has the read deadline
+	timeout time.Duration            // between two reads; zero: no limit. Guarded by mu
+
 	reading sync.Mutex // held while reading from the client, and guards the following
 	left    int64      // bytes still allowed; negative: no limit
 
@@ -42,6 +45,10 @@ type clientBody struct {
 	dropped  bool        // more was read than is kept, or nobody wants it again
 	turn     int         // whose reads count: those of earlier turns end
 	detached bool        //
+	stops    bool        // detach has begun: the deadline is no longer ours
+	deadline time.Time   // of reads, as far as it was set for timeout
+	waits    bool        // for the client
+	late     bool        // it has waited in vain
 	trailers http.Header // those that came, once end is io.EOF
 	end      error       // io.EOF after the last byte, else why reading failed; nil: there is more
 }
@@ -102,7 +109,7 @@ func (b *clientBody) fill(failed chan<- error) {
 	r.ahead = true
 	b.awaitRead()              // without a buffer in hand
 	buf := make([]byte, 4<<10) // small, since it is held while the client is waited for
-	for b.room() {
+	for b.room(maxReplay) > 0 {
 		if _, err := r.Read(buf); err != nil {
 			if err != io.EOF && err != errBodyDetached {
 				failed <- err
@@ -112,17 +119,44 @@ func (b *clientBody) fill(failed chan<- error) {
 	}
 }
 
+// gather reads ahead before the request takes a place at a backend: to the end of the body, or max bytes of it, or as
+// long as there is memory.
+func (b *clientBody) gather(max int) error {
+	r := b.reader()
+	r.ahead = true
+	buf := make([]byte, 4<<10)
+	for n := b.room(max); n > 0; n = b.room(max) {
+		if _, err := r.Read(buf[:min(n, len(buf))]); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// length is that of a body which was in chunks and is there whole, so that it need not be any more: many applications
+// read no other. Trailers keep it in chunks.
+func (b *clientBody) length() (n int64, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(len(b.kept)), b.end == io.EOF && !b.dropped && len(b.declared)+len(b.trailers) == 0
+}
+
 // awaitRead waits for the read of an earlier attempt.
 func (b *clientBody) awaitRead() {
 	b.reading.Lock()
 	defer b.reading.Unlock()
 }
 
-// room reports whether more of the body can be kept.
-func (b *clientBody) room() bool {
+// room is how much more of the body can be kept, of max bytes in all.
+func (b *clientBody) room(max int) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.dropped && len(b.kept) < maxReplay && !b.memory.full()
+	if b.dropped || b.memory.full() {
+		return 0
+	}
+	return max - len(b.kept)
 }
 
 // keepLocked keeps the next bytes of the body. It reports false if there is no memory for them, unless it must.
@@ -169,7 +203,10 @@ func (b *clientBody) whole() bool { return b.failure() == io.EOF }
 
 // detach ends a Read under way and waits for it, so that nothing touches the body afterwards.
 func (b *clientBody) detach(w http.ResponseWriter) {
+	b.mu.Lock()
+	b.stops = true
 	http.NewResponseController(w).SetReadDeadline(time.Now())
+	b.mu.Unlock()
 	b.reading.Lock()
 	defer b.reading.Unlock()
 	b.mu.Lock()
@@ -179,13 +216,58 @@ func (b *clientBody) detach(w http.ResponseWriter) {
 
 // read reads from the client.
 func (b *clientBody) read(p []byte) (int, error) {
+	if !b.expect() {
+		return 0, errBodyDetached
+	}
 	n, err := b.in.Body.Read(p)
+	b.mu.Lock()
+	b.waits, b.late = false, b.lateLocked()
+	b.mu.Unlock()
+	if err != nil {
+		b.noTimeout()
+	}
 	if b.left >= 0 {
 		if b.left -= int64(n); b.left < 0 {
 			n, err = 0, errTooLarge
 		}
 	}
 	return n, err
+}
+
+// expect has a read end with an error after timeout, or an eighth later: so the deadline is rarely moved. It reports
+// false if nothing is to be read any more.
+func (b *clientBody) expect() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now := time.Now(); b.timeout > 0 && !b.stops && b.deadline.Sub(now) < b.timeout {
+		b.deadline = now.Add(b.timeout + b.timeout/8)
+		b.client.SetReadDeadline(b.deadline)
+	}
+	b.waits = true
+	return !b.stops
+}
+
+// timedOut reports whether the client was waited for in vain. net/http has it look as if it had left, maybe before the
+// read has returned.
+func (b *clientBody) timedOut() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.late || b.lateLocked()
+}
+
+func (b *clientBody) lateLocked() bool {
+	return b.waits && !b.stops && !b.deadline.IsZero() && !time.Now().Before(b.deadline)
+}
+
+// noTimeout ends that for good.
+func (b *clientBody) noTimeout() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.timeout = 0
+	if !b.stops && !b.deadline.IsZero() {
+		b.deadline = time.Time{}
+		b.client.SetReadDeadline(b.deadline)
+	}
 }
 
 // A bodyReader is one attempt's view of the body.

@@ -472,6 +472,8 @@ func (d *dispatch) statusFor(err error) int {
 	switch {
 	case errors.Is(err, errTooLarge):
 		return http.StatusRequestEntityTooLarge
+	case errors.As(err, &ue) && ue.Phase == upstream.Client && reasonOf(ue) == Timeout:
+		return http.StatusRequestTimeout
 	case errors.Is(err, errLeft), d.carrier.left():
 		return statusClientClosed
 	case errors.Is(err, errNoBackend):

@@ -95,12 +95,30 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 		x.body.memory = &srv.buffered
 		x.body.repeat = upstream.IsIdempotent(r.Method)
 		x.body.open(r, int64(s.spec.Settings.MaxBody))
+		x.body.client, x.body.timeout = http.NewResponseController(w), srv.BodyTimeout
+		if err := x.gather(); err != nil {
+			x.closeAfter = true
+			x.fail(x, r, &upstream.Error{Phase: upstream.Client, Err: err})
+			return
+		}
 		in := *r // the server must go on seeing its own body: it looks at how far that was read
 		in.Body = x.body.reader()
+		if n, ok := x.body.length(); ok && r.ContentLength < 0 {
+			in.ContentLength, in.TransferEncoding = n, nil
+		}
 		r = &in
 	}
 	x.choose()
 	x.proxy.ServeHTTP(x, r)
+}
+
+// gather reads the body before a backend is picked, so that a slow client holds none.
+func (x *exchange) gather() error {
+	r, max := x.in, int64(x.svc.spec.Settings.BodyBuffer)
+	if x.fast != nil || r.ContentLength > max || r.Header["Upgrade"] != nil || isGRPC(r.Header.Get("Content-Type")) {
+		return nil
+	}
+	return x.body.gather(int(max))
 }
 
 // finish ends the request and counts it. It also runs when ReverseProxy panics to break off a response.
@@ -219,6 +237,7 @@ func (x *exchange) openOutbox(res *http.Response) {
 	switch kind := res.Header.Get("Content-Type"); {
 	case x.switched != nil, isEventStream(kind):
 		keep, timeout = 0, 0
+		x.body.noTimeout() // they answer each other
 	case isGRPC(kind), strings.EqualFold(res.Header.Get("X-Accel-Buffering"), "no"):
 		keep = 0
 	}
@@ -333,6 +352,9 @@ func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
 		return // an upgrade that broke off
 	}
 	code := x.statusFor(err)
+	if code == statusClientClosed && x.hasBody && x.body.timedOut() {
+		code = http.StatusRequestTimeout
+	}
 	x.explain(code, err)
 	if code == http.StatusServiceUnavailable {
 		x.Header().Set("Retry-After", "1")

@@ -67,7 +67,7 @@ func (p *program) wire(ctx context.Context, source discovery.Source) error {
 	server := &proxy.Server{
 		MaxClients: clients, MaxClientsPerAddr: cfg.MaxClientsAddr, BufferMemory: may.bufferMemory(int64(cfg.BufferMemory)),
 		Router: router, Trusted: cfg.TrustedProxies, HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
-		SendTimeout: cfg.SendTimeout, Underscores: cfg.Underscores == "on",
+		BodyTimeout: cfg.BodyTimeout, SendTimeout: cfg.SendTimeout, Underscores: cfg.Underscores == "on",
 		MaxHeader: int(cfg.MaxHeader), FastLane: cfg.FastLane == "on", Grace: cfg.ShutdownTimeout,
 		Queue: cfg.Settings.Queue, QueueTimeout: cfg.Settings.QueueTimeout, Log: log,
 	}
