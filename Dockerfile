@@ -6,7 +6,11 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/ ./cmd/longshore ./internal/example/flaskapp
+# What `longshore version` says: .git is not here.
+ARG VERSION
+ARG COMMIT
+RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -X longshore/internal/version.version=${VERSION} -X longshore/internal/version.commit=${COMMIT}" \
+    -o /out/ ./cmd/longshore ./internal/example/flaskapp
 
 # The two stages below are also what `make image` builds, from binaries of the host's Go toolchain.
 FROM scratch AS flaskapp
@@ -15,7 +19,13 @@ EXPOSE 5090
 ENTRYPOINT ["/flaskapp"]
 
 FROM scratch AS longshore
-LABEL org.opencontainers.image.title="longshore" \
+ARG VERSION
+ARG COMMIT
+ARG SOURCE
+LABEL org.opencontainers.image.version="${VERSION:-unknown}" \
+      org.opencontainers.image.revision="${COMMIT:-unknown}" \
+      org.opencontainers.image.source="${SOURCE:-unknown}" \
+      org.opencontainers.image.title="longshore" \
       org.opencontainers.image.description="Reverse proxy and load balancer that follows Docker containers through the event stream" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /out/longshore /longshore

@@ -3,7 +3,15 @@
 N       ?= 2
 COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 ENGINE  := $(shell docker info >/dev/null 2>&1 && echo yes)
-GO      := $(shell command -v go)
+# A Go of the version that go.mod asks for, or a newer one.
+NEEDED  := go$(shell awk '/^go / {print $$2}' go.mod)
+GO      := $(shell v=$$(go env GOVERSION 2>/dev/null) && printf '%s\n' $(NEEDED) "$$v" | sort -CV && echo yes)
+
+# What the image says of itself. SOURCE is where the code is.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+SOURCE  ?= $(shell git remote get-url origin 2>/dev/null | grep '^https://[^@]*$$')
+BUILD   := docker build --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) --build-arg SOURCE=$(SOURCE)
 
 .PHONY: up down image test bench
 
@@ -20,20 +28,20 @@ endif
 down:
 	$(COMPOSE) down
 
-# With a Go toolchain on the host the binaries are built there, and no registry is needed: the final
-# stages of the Dockerfile are built from them. Without one the whole Dockerfile is built.
+# With such a Go on the host the binaries are built there, and no registry is needed: the final
+# stages of the Dockerfile are built from them. Without it the whole Dockerfile is built.
 image:
-ifneq ($(GO),)
+ifeq ($(GO),yes)
 	CGO_ENABLED=0 GOOS=linux GOARCH=$$(docker version -f '{{.Server.Arch}}') \
-		go build -trimpath -ldflags="-s -w" -o build/ ./cmd/longshore ./internal/example/flaskapp
+		go build -trimpath -ldflags="-s -w -X longshore/internal/version.version=$(VERSION) -X longshore/internal/version.commit=$(COMMIT)" -o build/ ./cmd/longshore ./internal/example/flaskapp
 	for stage in flaskapp longshore; do \
 		tag=$$([ $$stage = longshore ] && echo longshore || echo longshore-$$stage); \
 		awk -v stage=$$stage '/^FROM/ {on = $$NF == stage} on {sub("--from=build /out/", ""); print}' Dockerfile | \
-			docker build -q -t $$tag:latest -f - build || exit 1; \
+			$(BUILD) -q -t $$tag:latest -f - build || exit 1; \
 	done
 else
-	docker build --target flaskapp -t longshore-flaskapp:latest .
-	docker build --target longshore -t longshore:latest .
+	$(BUILD) --target flaskapp -t longshore-flaskapp:latest .
+	$(BUILD) --target longshore -t longshore:latest .
 endif
 
 # Tests on the real engine are named TestEngine…. Without an engine they are left out, by name; with

@@ -50,6 +50,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitOK
 	case "version", "-v", "-V", "-version", "--version":
 		v, _ := version.Read()
+		if commit := version.Commit(); commit != "" && commit != v {
+			v += " commit " + commit
+		}
 		fmt.Fprintf(stdout, "longshore %s %s %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
 	case "", "healthcheck", "demo":

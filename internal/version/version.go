@@ -3,20 +3,39 @@ package version
 
 import "runtime/debug"
 
-// Read returns the version, from the build info: a module version, or a commit.
-func Read() (version, goVersion string) {
+// Set by builds that have no repository, such as the Dockerfile's: -ldflags "-X longshore/internal/version.version=…".
+var version, commit string
+
+// Read returns the version: what the build was told, else the module's version, else a commit.
+func Read() (ver, goVersion string) {
 	bi, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown", "unknown"
+		bi = &debug.BuildInfo{GoVersion: "unknown"}
 	}
-	version = bi.Main.Version
-	for _, s := range bi.Settings {
-		if s.Key == "vcs.revision" && (version == "" || version == "(devel)") {
-			version = s.Value
+	if version != "" {
+		return version, bi.GoVersion
+	}
+	ver = bi.Main.Version
+	if rev := Commit(); rev != "" && (ver == "" || ver == "(devel)") {
+		ver = rev
+	}
+	if ver == "" {
+		ver = "(devel)"
+	}
+	return ver, bi.GoVersion
+}
+
+// Commit returns the commit that was built; empty: it is not known.
+func Commit() string {
+	if commit != "" {
+		return commit
+	}
+	if bi, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range bi.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
 		}
 	}
-	if version == "" {
-		version = "(devel)"
-	}
-	return version, bi.GoVersion
+	return ""
 }
