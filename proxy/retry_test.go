@@ -685,15 +685,16 @@ func TestPanickingAttempt(t *testing.T) {
 
 // crashing answers every path but /crash, which ends it: its connections break, and it refuses new ones.
 func crashing(t testing.TB, name string, crashed chan<- string) *backend {
-	var b *backend
-	b = startBackend(t, name, func(w http.ResponseWriter, r *http.Request) {
+	var self atomic.Pointer[backend]
+	b := startBackend(t, name, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/crash" {
-			b.die()
+			self.Load().die()
 			crashed <- name
 			return
 		}
 		fmt.Fprintf(w, "%s %s", name, r.URL.Path)
 	})
+	self.Store(b)
 	return b
 }
 
