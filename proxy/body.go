@@ -69,7 +69,7 @@ func (b *clientBody) open(r *http.Request, max int64) {
 func (b *clientBody) reader() *bodyReader {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r := &bodyReader{body: b, turn: b.turn}
+	r := &bodyReader{body: b, turn: b.turn, memory: b.memory}
 	if b.in.ContentLength < 0 {
 		r.trailers = make(http.Header, len(b.declared))
 		for _, k := range b.declared {
@@ -277,6 +277,8 @@ type bodyReader struct {
 	off   int  // read so far, as long as all is kept
 	ahead bool // it is fill's, for the attempts to come
 
+	memory *budget // the body's, also after the request
+
 	trailers http.Header // what its backend is sent: names at first, values once Read has returned io.EOF; nil: none can come
 }
 
@@ -341,6 +343,15 @@ func (r *bodyReader) known(p []byte) (n int, err error, done bool) {
 		maps.Copy(r.trailers, b.trailers)
 	}
 	return 0, b.end, b.end != nil
+}
+
+// Lend is for who reads it into a large buffer.
+func (r *bodyReader) Lend(n int) bool {
+	if n < 0 {
+		r.memory.give(-n)
+		return true
+	}
+	return r.memory.take(n)
 }
 
 // Close leaves the body to the server, which closes it at the end of the request.

@@ -458,6 +458,24 @@ func (h *hijacked) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// WriteTo is for io.Copy, which would hold a buffer for as long as the tunnel lasts.
+func (h *hijacked) WriteTo(w io.Writer) (n int64, err error) {
+	cc, ok := h.Conn.(*clientConn)
+	if !ok || cc.stream == nil {
+		return io.Copy(w, struct{ io.Reader }{h.Conn})
+	}
+	if len(cc.ahead) > 0 {
+		m, err := w.Write(cc.ahead)
+		if cc.ahead = nil; err != nil {
+			return int64(m), err
+		}
+		n = int64(m)
+		cc.owed.settle()
+	}
+	m, err := cc.stream.Relay(w)
+	return n + m, err
+}
+
 // CloseWrite passes on that the backend has ended its direction.
 func (h *hijacked) CloseWrite() error {
 	if c, ok := h.Conn.(interface{ CloseWrite() error }); ok {

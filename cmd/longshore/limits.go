@@ -18,7 +18,7 @@ import (
 const spareFiles = 64
 
 // clientMemory is what a client is taken to need at most, besides what is buffered for it.
-const clientMemory = 32 << 10
+const clientMemory = 40 << 10
 
 // A machine is what the process may use.
 type machine struct {

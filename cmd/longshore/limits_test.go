@@ -17,7 +17,7 @@ func TestMaxClients(t *testing.T) {
 		got         int
 	}{
 		{0, 1 << 20, 0, 524256}, {0, 1024, 0, 480}, {0, 256, 0, 96}, {0, 100, 0, 25}, {0, 1, 0, 1}, {100, 1024, 0, 100},
-		{0, 1 << 20, 128 << 20, 4096}, {5000, 1 << 20, 128 << 20, 5000}, {0, 1024, 128 << 20, 480},
+		{0, 1 << 20, 128 << 20, 3276}, {5000, 1 << 20, 128 << 20, 5000}, {0, 1024, 128 << 20, 480},
 	} {
 		m := machine{files: c.files, memory: c.container, limited: c.container > 0}
 		if got, warning := m.maxClients(c.want); got != c.got || warning != "" {

@@ -3,6 +3,7 @@ package sock
 import (
 	"io"
 	"net"
+	"sync"
 	"syscall"
 )
 
@@ -86,4 +87,42 @@ func (s *Stream) AwaitEnd() error {
 		return err
 	}
 	return io.EOF
+}
+
+const relaySize = 8 << 10
+
+var relayBuffers = sync.Pool{New: func() any { return new([relaySize]byte) }}
+
+// Relay writes to w what comes, until the end of the stream. While it waits for more it holds no buffer: most tunnels are
+// silent most of the time.
+func (s *Stream) Relay(w io.Writer) (total int64, err error) {
+	var buf *[relaySize]byte
+	var n int
+	var end error
+	ready := func(fd uintptr) bool {
+		buf = relayBuffers.Get().(*[relaySize]byte)
+		if n, end = Read(fd, buf[:]); end == syscall.EAGAIN {
+			relayBuffers.Put(buf)
+			return false
+		}
+		return true
+	}
+	for {
+		if err := s.raw.Read(ready); err != nil {
+			return total, err
+		}
+		if n > 0 {
+			n, err = w.Write(buf[:n])
+			total += int64(n)
+		}
+		relayBuffers.Put(buf)
+		switch {
+		case err != nil:
+			return total, err
+		case end == io.EOF:
+			return total, nil
+		case end != nil:
+			return total, end
+		}
+	}
 }

@@ -166,6 +166,25 @@ var _ io.ReadWriteCloser = (*upgraded)(nil)
 func (u *upgraded) Read(p []byte) (int, error)  { return u.c.br.Read(p) }
 func (u *upgraded) Write(p []byte) (int, error) { return u.c.nc.Write(p) }
 
+// WriteTo is for io.Copy, which would hold a buffer for as long as the tunnel lasts.
+func (u *upgraded) WriteTo(w io.Writer) (n int64, err error) {
+	s, ok := u.c.stream.(*sock.Stream)
+	if !ok {
+		return io.Copy(w, struct{ io.Reader }{u})
+	}
+	come, _ := u.c.br.Peek(u.c.br.Buffered())
+	come = append(come, u.c.plain.ahead...)
+	u.c.br, u.c.bw, u.c.plain.ahead = nil, nil, nil
+	if len(come) > 0 {
+		m, err := w.Write(come)
+		if n = int64(m); err != nil {
+			return n, err
+		}
+	}
+	m, err := s.Relay(w)
+	return n + m, err
+}
+
 // CloseWrite passes on that the client has ended its direction.
 func (u *upgraded) CloseWrite() error {
 	if tc, ok := u.c.nc.(*net.TCPConn); ok {

@@ -393,14 +393,54 @@ func (u *upload) run() {
 	}
 }
 
+// A Lender is a request body that says whether there is memory for a buffer of n bytes to read it into; negative: they
+// are given back.
+type Lender interface{ Lend(n int) bool }
+
+// An uploadBuffer is what a body is read into: a small one, since it is held while the client is waited for, and a large
+// one as long as the client fills that.
+type uploadBuffer struct {
+	small  [2 << 10]byte
+	large  *[32 << 10]byte // nil: the small one is in use
+	lender Lender          // nil: nobody asks
+}
+
+// next is where to read to, after a read of n bytes.
+func (b *uploadBuffer) next(n int) []byte {
+	switch {
+	case b.large == nil && n == len(b.small) && (b.lender == nil || b.lender.Lend(len(b.large))):
+		b.large = copyBuffers.Get().(*[32 << 10]byte)
+	case b.large != nil && n < len(b.small):
+		b.shrink()
+	}
+	if b.large != nil {
+		return b.large[:]
+	}
+	return b.small[:]
+}
+
+func (b *uploadBuffer) shrink() {
+	if b.large == nil {
+		return
+	}
+	copyBuffers.Put(b.large)
+	b.large = nil
+	if b.lender != nil {
+		b.lender.Lend(-len(b.large))
+	}
+}
+
 // send reports whether the whole body went out.
 func (u *upload) send() bool {
-	buf := copyBuffers.Get().(*[32 << 10]byte)
-	defer copyBuffers.Put(buf)
+	buffer, got := new(uploadBuffer), 0
+	buffer.lender, _ = u.body.(Lender)
+	defer buffer.shrink()
 	c, chunked := u.c, u.req.ContentLength < 0
 	left := u.req.ContentLength
 	for {
-		n, err := u.body.Read(buf[:])
+		buf := buffer.next(got)
+		n, err := u.body.Read(buf)
+		got = n
 		if err == io.EOF {
 			u.mu.Lock()
 			u.last = true
