@@ -94,6 +94,27 @@ func TestBatches(t *testing.T) {
 	})
 }
 
+// TestStuckAtTheEnd: Run waits for a reader of stdout that is stuck as long as LastFlush allows, and says so.
+func TestStuckAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck, unstick := io.Pipe()
+		var said bytes.Buffer
+		l := New(unstick, "combined", slog.New(slog.NewTextHandler(&said, nil)))
+		l.LastFlush = func() time.Duration { return 3 * time.Second }
+		end := start(t, l)
+		l.Record(&record)
+		begin := time.Now()
+		end()
+		if took := time.Since(begin); took != 3*time.Second {
+			t.Errorf("the end took %v, want 3s", took)
+		}
+		if !strings.Contains(said.String(), "the last lines are lost") {
+			t.Errorf("the log says %q", said.String())
+		}
+		stuck.Close()
+	})
+}
+
 // TestConcurrent: no line is lost, each goroutine's are in order, and a Record may be overwritten as soon
 // as the call returns.
 func TestConcurrent(t *testing.T) {
