@@ -84,24 +84,25 @@ func (o *outbox) isSlow() bool {
 
 // Write writes p, or keeps what the client does not take soon.
 func (o *outbox) Write(p []byte) (n int, err error) {
-	for left := p; ; {
-		if kept, err := o.keep(left, true); kept || err != nil {
-			return len(p), err
-		}
-		if err := o.flush(); err != nil { // it must have taken all that is kept before
-			return len(p) - len(left), err
-		}
-		if left, err = o.send(left, o.limit > 0); err == nil {
-			return len(p), nil
-		} else if err != errSlow {
-			return len(p) - len(left), err
-		}
-		if kept, err := o.keep(left, false); kept || err != nil {
-			return len(p), err
-		}
-		left, err = o.send(left, false)
-		return len(p) - len(left), err
+	if kept, err := o.keep(p, true); err != nil {
+		return 0, err
+	} else if kept {
+		return len(p), nil
 	}
+	if err := o.flush(); err != nil { // the client must have all that is kept before
+		return 0, err
+	}
+	left, err := o.send(p, o.limit > 0)
+	if err == errSlow {
+		var kept bool
+		if kept, err = o.keep(left, false); kept {
+			return len(p), nil
+		}
+		if err == nil {
+			left, err = o.send(left, false)
+		}
+	}
+	return len(p) - len(left), err
 }
 
 // WritePipe writes what is in a pipe, or keeps what the client does not take soon if all of it and more bytes to come
