@@ -14,6 +14,10 @@ import (
 // it meanwhile. It is longer than a client needs that is near and reads: then nothing is copied.
 const slowTime = 5 * time.Millisecond
 
+// pipeTime is how long a response that is too large to be kept may wait in a pipe for its client: then it moves to
+// memory, since pipes are few.
+const pipeTime = 250 * time.Millisecond
+
 // An outbox writes to a client's socket. It bounds the time in which the client takes nothing, and keeps what a slow
 // client has no room for: so the backend is read from at its own speed, and is free for others when it has said all,
 // however long the client takes for it. A goroutine writes what is kept; there is none for clients that keep up.
@@ -105,16 +109,20 @@ func (o *outbox) Write(p []byte) (n int, err error) {
 	return len(p) - len(left), err
 }
 
-// WritePipe writes what is in a pipe, or keeps what the client does not take soon if all of it and more bytes to come
-// can be kept. Else it waits.
+// WritePipe writes what is in a pipe, or keeps what the client does not take soon, so that the pipe is free. Where
+// more bytes are to come than can be kept, it waits for longer before that.
 func (o *outbox) WritePipe(pipe *sock.Pipe, more int64) error {
-	err := o.sendPipe(pipe, int64(pipe.Held())+more <= int64(o.limit))
+	soon := slowTime
+	if int64(pipe.Held())+more > int64(o.limit) {
+		soon = pipeTime
+	}
+	err := o.sendPipe(pipe, soon)
 	if err != errSlow {
 		return err
 	}
 	p := make([]byte, pipe.Held())
 	if !o.conn.of.buffered.take(len(p)) {
-		return o.sendPipe(pipe, false)
+		return o.sendPipe(pipe, 0)
 	}
 	if err := pipe.Read(p); err != nil {
 		o.conn.of.buffered.give(len(p))
@@ -209,24 +217,30 @@ var errSlow = errors.New("the client is slow")
 // within slowTime.
 func (o *outbox) send(p []byte, soon bool) ([]byte, error) {
 	o.p, o.pipe = p, nil
-	err := o.wait(soon)
+	var patience time.Duration
+	if soon {
+		patience = slowTime
+	}
+	err := o.wait(patience)
 	p, o.p = o.p, nil
 	return p, err
 }
 
-func (o *outbox) sendPipe(pipe *sock.Pipe, soon bool) error {
+func (o *outbox) sendPipe(pipe *sock.Pipe, soon time.Duration) error {
 	o.pipe = pipe
 	err := o.wait(soon)
 	o.pipe = nil
 	return err
 }
 
-// wait returns when the write under way has ended.
-func (o *outbox) wait(soon bool) error {
+// wait returns when the write under way has ended, or with errSlow if that takes longer than patience; zero: as long as the
+// client may take.
+func (o *outbox) wait(patience time.Duration) error {
+	soon := patience > 0
 	o.soon, o.since, o.err = soon, time.Time{}, nil
 	o.patience = o.timeout
 	if soon {
-		o.patience = slowTime
+		o.patience = patience
 	}
 	defer func() {
 		if !o.since.IsZero() && o.patience > 0 {

@@ -1,7 +1,10 @@
 package sock
 
 import (
+	"errors"
 	"io"
+	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -18,6 +21,21 @@ type Pipe struct {
 // idlePipes are kept for whoever needs one next. They are few, since they last for the life of the process.
 var idlePipes = make(chan *Pipe, 16)
 
+// Pipes are bounded in number: each takes two descriptors, and the kernel gives only small ones to a user who has many.
+// Without one a caller copies.
+var (
+	pipes    atomic.Int64 // that there are, idle ones included
+	maxPipes = sync.OnceValue(func() int64 {
+		var files syscall.Rlimit
+		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+			return 8
+		}
+		return int64(min(uint64(files.Cur)/32, 64)) // 16 MB
+	})
+)
+
+var errNoPipe = errors.New("there are as many pipes as may be")
+
 // TakePipe returns an empty Pipe, or an error where there are none. It ends with Free.
 func TakePipe() (*Pipe, error) {
 	select {
@@ -25,12 +43,20 @@ func TakePipe() (*Pipe, error) {
 		return p, nil
 	default:
 	}
+	if pipes.Add(1) > maxPipes() {
+		pipes.Add(-1)
+		return nil, errNoPipe
+	}
 	r, w, err := newPipe(pipeSize)
 	if err != nil {
+		pipes.Add(-1)
 		return nil, err
 	}
 	return &Pipe{r: r, w: w}, nil
 }
+
+// PipesInUse is how many are taken.
+func PipesInUse() int { return int(pipes.Load()) - len(idlePipes) }
 
 // Free ends the use of the pipe. What is still in it is lost.
 func (p *Pipe) Free() {
@@ -43,6 +69,7 @@ func (p *Pipe) Free() {
 	}
 	syscall.Close(p.r)
 	syscall.Close(p.w)
+	pipes.Add(-1)
 }
 
 // Held is how many bytes are in the pipe.

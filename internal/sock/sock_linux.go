@@ -71,6 +71,7 @@ func Queued(fd uintptr) int {
 
 const (
 	setPipeSize   = 1031 // F_SETPIPE_SZ
+	getPipeSize   = 1032 // F_GETPIPE_SZ
 	spliceMove    = 1    // SPLICE_F_MOVE
 	spliceNoBlock = 2    // SPLICE_F_NONBLOCK
 )
@@ -80,7 +81,14 @@ func newPipe(size int) (r, w int, err error) {
 	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
 		return 0, 0, err
 	}
-	syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fds[1]), setPipeSize, uintptr(size)) // else it has 64 KiB
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fds[1]), setPipeSize, uintptr(size)); errno != 0 {
+		// It has 64 KiB, or next to nothing if the user has many.
+		if has, _, _ := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fds[1]), getPipeSize, 0); int(has) < 64<<10 {
+			syscall.Close(fds[0])
+			syscall.Close(fds[1])
+			return 0, 0, syscall.EMFILE
+		}
+	}
 	return fds[0], fds[1], nil
 }
 
