@@ -73,8 +73,11 @@ func TestStreamedResponses(t *testing.T) {
 			}
 		}
 	})
-	general, fast := serve(t, lanes[0], web(b)), serve(t, lanes[1], web(b))
-	general.Record, fast.Record = nil, nil
+	general, fast := newProxy(t, lanes[0]), newProxy(t, lanes[1])
+	for _, p := range []*testProxy{general, fast} {
+		p.Record = nil
+		p.serve(web(b))
+	}
 	seeds := make(chan uint64)
 	var clients sync.WaitGroup
 	var whole, broken, handed int

@@ -661,32 +661,42 @@ func testSlowHead(t *testing.T, in lane) {
 func TestLeavesBehindMore(t *testing.T) { run(t, testLeavesBehindMore) }
 
 func testLeavesBehindMore(t *testing.T, in lane) {
+	requests := map[string][]string{
+		"plain":   {"GET /first"},
+		"odd":     {"POST /first\nTE: gzip\nContent-Length: 5\n", "hello"},
+		"chunked": {"PUT /first\nTransfer-Encoding: chunked\n", "5\r\nhello\r\n0\r\n\r\n"},
+	}
+	behind := map[string]string{
+		"nothing": "", "byte": "G", "line end": "\r\n", "request": "GET /next HTTP/1.1\r\nHost: x\r\n\r\n",
+		"body": "POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n" + strings.Repeat("b", 5000),
+	}
+	leave := map[string]func(*net.TCPConn){
+		"FIN": func(c *net.TCPConn) { c.CloseWrite() },
+		"RST": func(c *net.TCPConn) { c.SetLinger(0); c.Close() },
+	}
 	atOnce(t, func(start func(string, func(*testing.T))) {
-		for name, behind := range map[string]string{
-			"nothing": "", "byte": "G", "line end": "\r\n", "request": "GET /next HTTP/1.1\r\nHost: x\r\n\r\n",
-			"body": "POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n" + strings.Repeat("b", 5000),
-		} {
-			for way, leave := range map[string]func(*net.TCPConn){
-				"FIN": func(c *net.TCPConn) { c.CloseWrite() },
-				"RST": func(c *net.TCPConn) { c.SetLinger(0); c.Close() },
-			} {
-				start(name+"/"+way, func(t *testing.T) {
-					asked := make(chan bool, 2)
-					b := rawBackend(t, "silent", func(w *wire) {
-						w.head()
-						asked <- true
-						w.rest()
+		for kind, request := range requests {
+			for what, more := range behind {
+				for way, leave := range leave {
+					start(kind+"/"+what+"/"+way, func(t *testing.T) {
+						asked := make(chan bool, 2)
+						b := rawBackend(t, "silent", func(w *wire) {
+							if m, err := readStrict(w.r, ""); err == nil && m.target == "/first" {
+								asked <- true
+							}
+							w.rest()
+						})
+						p := serve(t, in, web(b))
+						w := p.dial()
+						w.ask(request[0], request[1:]...)
+						soon(t, asked, "the request")
+						w.send(more)
+						leave(w.Conn.(*net.TCPConn))
+						if r := p.record(); r.Status != 499 || r.URI != "/first" {
+							t.Errorf("the record is of %d %s, want 499 /first", r.Status, r.URI)
+						}
 					})
-					p := serve(t, in, web(b))
-					w := p.dial()
-					w.ask("GET /first")
-					soon(t, asked, "the request")
-					w.send(behind)
-					leave(w.Conn.(*net.TCPConn))
-					if r := p.record(); r.Status != 499 || r.URI != "/first" {
-						t.Errorf("the record is of %d %s, want 499 /first", r.Status, r.URI)
-					}
-				})
+				}
 			}
 		}
 	})
