@@ -83,8 +83,9 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		return c.receive(p)
 	}
 	switch {
-	case len(p) == 1 && c.at >= afterHead && c.at != inBody && c.stream != nil:
-		// The server reads ahead by one byte while it handles a request, to notice that the client has left.
+	case len(p) == 1 && c.at >= afterHead && c.stream != nil:
+		// The server reads ahead by one byte while it handles a request, to notice that the client has left. It reads
+		// all else through a buffer.
 		return 0, c.stream.AwaitEnd()
 	case c.mute:
 		return 0, c.line.err

@@ -377,6 +377,9 @@ func writeError(w http.ResponseWriter, code int) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(text)))
+	if code == statusClientClosed { // nobody waits for an answer to what was sent behind it
+		h.Set("Connection", "close")
+	}
 	w.WriteHeader(code)
 	io.WriteString(w, text)
 }

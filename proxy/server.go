@@ -211,7 +211,8 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 			cc.active = false
 			s.active.Add(-1)
 		}
-		if cc.idle = state == http.StateIdle; cc.idle {
+		if state == http.StateIdle {
+			cc.idle = true
 			cl.touch(time.Now())
 			cl.state.CompareAndSwap(connBusy, connIdle)
 		}

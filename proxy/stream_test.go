@@ -695,6 +695,12 @@ func testLeavesBehindMore(t *testing.T, in lane) {
 						if r := p.record(); r.Status != 499 || r.URI != "/first" {
 							t.Errorf("the record is of %d %s, want 499 /first", r.Status, r.URI)
 						}
+						if way == "FIN" {
+							w.rest()
+							if strings.Contains(b.got(), "/next") {
+								t.Error("the request behind it was sent, whose client has left as well")
+							}
+						}
 					})
 				}
 			}
