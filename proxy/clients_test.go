@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -224,15 +225,15 @@ func TestAddrKey(t *testing.T) {
 type scarcePool struct {
 	transport
 	err      error
-	failures int
-	dropped  int
+	failures atomic.Int64
+	dropped  atomic.Int64
 }
 
 func (s *scarcePool) fail() error {
-	if s.failures == 0 {
+	if s.failures.Load() == 0 {
 		return nil
 	}
-	s.failures--
+	s.failures.Add(-1)
 	return &upstream.Error{Phase: upstream.Dial, Unsent: true, Err: &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", s.err)}}
 }
 
@@ -251,7 +252,7 @@ func (s *scarcePool) Send(r *http.Request, a upstream.Attempt) (*http.Response, 
 }
 
 func (s *scarcePool) DropIdle() int {
-	s.dropped++
+	s.dropped.Add(1)
 	return s.transport.DropIdle()
 }
 
@@ -278,17 +279,17 @@ func testOwnExhaustion(t *testing.T, in lane) {
 			if got := idle.do("GET /a").String(); got != "200 one /a" {
 				t.Fatalf("got %q", got)
 			}
-			pool.failures = 1
+			pool.failures.Store(1)
 			if got := p.do("GET /b").String(); got != "200 one /b" {
 				t.Errorf("got %q", got)
 			}
-			if pool.dropped != 1 {
-				t.Errorf("idle connections to backends were dropped %d times, want 1", pool.dropped)
+			if pool.dropped.Load() != 1 {
+				t.Errorf("idle connections to backends were dropped %d times, want 1", pool.dropped.Load())
 			}
 			if errno != syscall.EMFILE {
 				return
 			}
-			pool.failures = 2 // the second time with none left to give up but the client's
+			pool.failures.Store(2) // the second time with none left to give up but the client's
 			if got := p.do("POST /c\nContent-Length: 1\n", "x").String(); got != "200 one /c x" {
 				t.Errorf("got %q", got)
 			}
