@@ -13,12 +13,14 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"longshore/internal/testaddr"
 )
 
 // origin is a server that treats each connection as told, after it has read a request.
 func origin(t *testing.T, treat func(c *net.TCPConn)) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testaddr.New())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +48,7 @@ func TestCauses(t *testing.T) {
 	say := func(s string) func(*net.TCPConn) { return func(c *net.TCPConn) { io.WriteString(c, s) } }
 	never := make(chan struct{})
 	t.Cleanup(func() { close(never) })
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := net.Listen("tcp", testaddr.New())
 	if err != nil {
 		t.Fatal(err)
 	}

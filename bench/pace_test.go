@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"longshore/internal/testaddr"
 )
 
 // serve is a server that counts its connections.
@@ -135,7 +137,7 @@ func TestCrowd(t *testing.T) {
 // free is an address where nobody listens.
 func free(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testaddr.New())
 	if err != nil {
 		t.Fatal(err)
 	}

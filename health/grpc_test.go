@@ -10,12 +10,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"longshore/internal/testaddr"
 )
 
 // grpcServer is an HTTP server that speaks nothing but cleartext HTTP/2, as gRPC servers do.
 func grpcServer(t testing.TB, handle http.HandlerFunc) (addr string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testaddr.New())
 	if err != nil {
 		t.Fatal(err)
 	}

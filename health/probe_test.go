@@ -14,12 +14,19 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"longshore/internal/testaddr"
 )
 
 // listen serves each connection with handle, in sequence, and closes it.
 func listen(t testing.TB, handle func(net.Conn)) (addr string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	return listenAt(t, testaddr.New(), handle)
+}
+
+func listenAt(t testing.TB, at string, handle func(net.Conn)) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +69,12 @@ func untilClosed(t testing.TB) func(net.Conn) {
 // free is an address where nothing listens.
 func free(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	return freeAt(t, testaddr.New())
+}
+
+func freeAt(t testing.TB, at string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,8 +294,9 @@ func TestProbeOtherPort(t *testing.T) {
 		fmt.Sscan(addr[strings.LastIndex(addr, ":")+1:], &p)
 		return p
 	}
-	own, nobody := listen(t, untilClosed(t)), free(t)
-	well, ill := listen(t, answer("HTTP/1.1 200 OK\r\n\r\n")), listen(t, answer("HTTP/1.1 500 No\r\n\r\n"))
+	at := testaddr.New() // of all ports
+	own, nobody := listenAt(t, at, untilClosed(t)), freeAt(t, at)
+	well, ill := listenAt(t, at, answer("HTTP/1.1 200 OK\r\n\r\n")), listenAt(t, at, answer("HTTP/1.1 500 No\r\n\r\n"))
 	for _, tt := range []struct {
 		name        string
 		addr, other string
@@ -301,8 +314,8 @@ func TestProbeOtherPort(t *testing.T) {
 		{"HTTP, own port refuses", nobody, well, "/up", false, "connection refused", true},
 		{"HTTP, the same port", well, well, "/up", false, "", false},
 		{"relay", own, well, "/up", true, "", false},
-		{"relay, nothing behind the own port", listen(t, func(net.Conn) {}), well, "/up", true, string(errRelay), true},
-		{"relay, nothing behind the other port", own, listen(t, func(net.Conn) {}), "/up", true, "health check :OTHER/up: " + string(errRelay), false},
+		{"relay, nothing behind the own port", listenAt(t, at, func(net.Conn) {}), well, "/up", true, string(errRelay), true},
+		{"relay, nothing behind the other port", own, listenAt(t, at, func(net.Conn) {}), "/up", true, "health check :OTHER/up: " + string(errRelay), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			target := Target{Addr: tt.addr, Relay: tt.relay, Check: Check{Path: tt.path, OtherPort: port(tt.other), Accept: accept(t, "200")}}

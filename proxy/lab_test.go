@@ -20,6 +20,7 @@ import (
 
 	"longshore/discovery"
 	"longshore/health"
+	"longshore/internal/testaddr"
 )
 
 // patience is how long a test waits for what must happen. Nothing waits that long when all is well.
@@ -226,7 +227,12 @@ var runs atomic.Int64
 
 func listen(t testing.TB, name string) *backend {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	return listenAt(t, testaddr.New(), name)
+}
+
+func listenAt(t testing.TB, addr, name string) *backend {
+	t.Helper()
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +319,12 @@ func (b *backend) endpoint() discovery.Endpoint {
 // request's body.
 func startBackend(t testing.TB, name string, handler http.HandlerFunc) *backend {
 	t.Helper()
-	b := listen(t, name)
+	return startBackendAt(t, testaddr.New(), name, handler)
+}
+
+func startBackendAt(t testing.TB, addr, name string, handler http.HandlerFunc) *backend {
+	t.Helper()
+	b := listenAt(t, addr, name)
 	if handler == nil {
 		handler = func(w http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(r.Body)
@@ -451,7 +462,7 @@ func (p *testProxy) serve(services ...discovery.Service) {
 // listen starts to serve.
 func (p *testProxy) listen() {
 	p.t.Helper()
-	ln, err := (&net.ListenConfig{Control: p.control}).Listen(p.t.Context(), "tcp", "127.0.0.1:0")
+	ln, err := (&net.ListenConfig{Control: p.control}).Listen(p.t.Context(), "tcp", testaddr.New())
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"longshore/internal/testaddr"
 )
 
 // A trap is something that net/http or httputil.ReverseProxy gets wrong [M]. The same check must pass
@@ -35,7 +37,7 @@ func plainProxy(t testing.TB, b *backend, wrap bool) (addr string) {
 	target := &url.URL{Scheme: "http", Host: b.addr()}
 	transport := &http.Transport{}
 	quiet := log.New(io.Discard, "", 0)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testaddr.New())
 	if err != nil {
 		t.Fatal(err)
 	}

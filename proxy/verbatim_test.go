@@ -296,7 +296,7 @@ func TestProxyEnvironment(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	t.Setenv("http_proxy", "http://127.0.0.1:1")
 	run(t, func(t *testing.T, in lane) {
-		b := startBackend(t, "one", nil)
+		b := startBackendAt(t, "127.0.0.1:0", "one", nil)
 		s := web(b)
 		// An address that is not loopback to http.ProxyFromEnvironment.
 		s.Endpoints[0].Addr = strings.Replace(b.addr(), "127.0.0.1", "0.0.0.0", 1)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"longshore/internal/dockertest"
+	"longshore/internal/testaddr"
 )
 
 // command runs the program in this process.
@@ -61,7 +62,7 @@ func TestCommands(t *testing.T) {
 	if code != 2 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, `DOCKER_HOST="foo": want unix://`) {
 		t.Errorf("a wrong DOCKER_HOST: exit %d %q, want 2 and one line", code, errs)
 	}
-	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	busy, err := net.Listen("tcp", testaddr.New())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +360,7 @@ func TestDemo(t *testing.T) {
 // TestRawRequest goes once through the whole binary at the level of bytes.
 func TestRawRequest(t *testing.T) {
 	got := make(chan string, 1)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testaddr.New())
 	if err != nil {
 		t.Fatal(err)
 	}

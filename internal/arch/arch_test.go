@@ -59,6 +59,7 @@ var graph = map[string][]string{
 	"internal/dockertest":       {},
 	"internal/example/flaskapp": {},
 	"internal/readme":           {},
+	"internal/testaddr":         {},
 	"internal/testapp":          {},
 }
 

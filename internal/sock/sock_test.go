@@ -11,12 +11,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"longshore/internal/testaddr"
 )
 
 // pair returns the two ends of a connection, and the descriptor of the first.
 func pair(t *testing.T) (fd uintptr, a, b *net.TCPConn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testaddr.New())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"longshore/internal/testaddr"
 )
 
 const patience = 10 * time.Second
@@ -55,7 +57,7 @@ type server struct {
 
 func serve(t testing.TB, talk func(net.Conn, *bufio.Reader)) *server {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testaddr.New())
 	if err != nil {
 		t.Fatal(err)
 	}
