@@ -112,13 +112,19 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 	x.proxy.ServeHTTP(x, r)
 }
 
-// gather reads the body before a backend is picked, so that a slow client holds none.
+// gather reads the body before a backend is picked, so that a slow client holds none. The messages of gRPC answer each
+// other, so a body of them that has no known end is not waited for, unless every body that is allowed can be kept:
+// otherwise a name in a field would get a slow client past a limit that was set against it.
 func (x *exchange) gather() error {
 	r, max := x.in, int64(x.svc.spec.Settings.BodyBuffer)
-	if x.fast != nil || r.ContentLength > max || r.Header["Upgrade"] != nil || isGRPC(r.Header.Get("Content-Type")) {
+	if x.fast != nil || max == 0 || r.ContentLength > max {
 		return nil
 	}
-	return x.body.gather(int(max))
+	limit := int64(x.svc.spec.Settings.MaxBody)
+	if r.ContentLength < 0 && (limit == 0 || limit > max) && isGRPC(r.Header.Get("Content-Type")) {
+		return nil
+	}
+	return x.body.gather(int(max) + 1) // the end of one of max bytes too
 }
 
 // finish ends the request and counts it. It also runs when ReverseProxy panics to break off a response.

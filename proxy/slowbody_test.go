@@ -53,6 +53,41 @@ func testSlowBodies(t *testing.T, in lane) {
 	until(t, "nothing is buffered", func() bool { return p.buffered.used.Load() == 0 })
 }
 
+// TestSlowBodiesOfAllKinds: where all bodies that are allowed fit the buffer, nothing that a client says of its body
+// gets it a place at the backend before that has come.
+func TestSlowBodiesOfAllKinds(t *testing.T) { run(t, testSlowBodiesOfAllKinds) }
+
+func testSlowBodiesOfAllKinds(t *testing.T, in lane) {
+	b := startBackend(t, "one", nil)
+	p := newProxy(t, in)
+	s := web(b)
+	s.Settings.BodyBuffer, s.Settings.MaxBody = 10, 10
+	p.serve(s)
+	for _, c := range []struct{ fields, part, rest string }{
+		{"Content-Length: 10\nConnection: Upgrade\nUpgrade: chat\n", "01234", "56789"},
+		{"Content-Length: 10\nContent-Type: application/grpc\n", "01234", "56789"},
+		{"Transfer-Encoding: chunked\nContent-Type: application/grpc\n", "5\r\n01234\r\n", "5\r\n56789\r\n0\r\n\r\n"},
+		{"Transfer-Encoding: chunked\n", "a\r\n0123456789", "\r\n0\r\n\r\n"},
+		{"Transfer-Encoding: chunked\n", "a\r\n0123456789\r\n", "0\r\n\r\n"},
+	} {
+		w := p.dial()
+		before := b.requests.Load()
+		w.ask("POST /slow\n"+c.fields, c.part)
+		until(t, "it is read ahead", func() bool { return p.buffered.used.Load() >= 5 })
+		if got, want := p.do("GET /a\n").String(), "200 one /a"; got != want {
+			t.Errorf("%q: beside it: got %q, want %q", c.fields, got, want)
+		}
+		if got := b.requests.Load() - before; got != 1 {
+			t.Errorf("%q: the backend had %d requests before the body was there, want 1", c.fields, got)
+		}
+		w.send(c.rest)
+		if got, want := w.reply("POST").String(), "200 one /slow 0123456789"; got != want {
+			t.Errorf("%q: got %q, want %q", c.fields, got, want)
+		}
+		until(t, "nothing is buffered", func() bool { return p.buffered.used.Load() == 0 })
+	}
+}
+
 // TestBodyTimeout: a body that stops coming is 408, before its request has taken a backend and after; one that moves is
 // not cut, nor is one that an event stream answers.
 func TestBodyTimeout(t *testing.T) { run(t, testBodyTimeout) }
