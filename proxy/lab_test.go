@@ -272,13 +272,14 @@ func (r *recorded) Read(p []byte) (int, error) {
 }
 
 func (r *recorded) Close() error {
-	r.once.Do(func() {
+	err := r.Conn.Close()
+	r.once.Do(func() { // now that the other side knows of it
 		r.b.open.Add(-1)
 		r.b.mu.Lock()
 		delete(r.b.live, r)
 		r.b.mu.Unlock()
 	})
-	return r.Conn.Close()
+	return err
 }
 
 func (r *recorded) CloseWrite() error { return r.Conn.(*net.TCPConn).CloseWrite() }
