@@ -88,9 +88,9 @@ func (t *Table) has(s *Service, r discovery.Route) bool {
 	return !ok || t.services[at.holder].spec.Name == s.spec.Name
 }
 
-// decideLocked gives each contested route to who is to have it in a table, whose routes are not built yet. was
-// is the table before. later is when to decide again though nothing has changed, zero for never.
-func (r *Router) decideLocked(c claims, services []*Service, was *Table, now time.Time) (_ claims, moved bool, later time.Time) {
+// decide gives each contested route to the service that must have it in a table whose routes are not built yet. was is
+// the table before. later is when to decide again though nothing has changed, zero for never.
+func (c claims) decide(services []*Service, was *Table, now time.Time) (_ claims, moved bool, later time.Time) {
 	for match, at := range c.contested {
 		holder, again := at.decide(services, was.holderOf(match), now)
 		if !again.IsZero() && (later.IsZero() || again.Before(later)) {

@@ -199,10 +199,10 @@ func (c *clientConn) Close() error {
 	if x := c.pending.Swap(nil); x != nil {
 		x.giveUp()
 	}
+	c.owed.settle() // the fast lane counts anew what it gets back
 	if c.back.Load() {
 		return nil
 	}
-	c.owed.settle()
 	return c.Conn.Close()
 }
 
@@ -221,9 +221,9 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// mixesFramings reports whether it is not certain where a request ends: it has both Content-Length and Transfer-Encoding, or the latter in HTTP/1.0,
-// which has none: the connection must be closed after the answer (RFC 9112, 6.1), since somebody in front may have
-// believed the other one.
+// mixesFramings reports whether it is not certain where a request ends: it has both Content-Length and
+// Transfer-Encoding, or the latter in HTTP/1.0, which has none. The connection must be closed after the answer
+// (RFC 9112, 6.1), since a proxy in front may have believed the other field.
 func mixesFramings(r *http.Request) bool {
 	c, ok := r.Context().Value(connKey{}).(*clientConn)
 	return ok && (c.at == lost || c.head.Coding && (c.head.Length || !r.ProtoAtLeast(1, 1)))

@@ -33,6 +33,7 @@ func testReadAhead(t *testing.T, in lane) {
 	for name, odd := range map[string]struct{ request, want string }{
 		"TE":       {first, "200 one /first " + body},
 		"chunked":  {"POST /first HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nSum: 1\r\n\r\n", "200 one /first hello"},
+		"large":    {"GET /first HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 2*smallBuffer) + "\r\nTE: gzip\r\n\r\n", "200 one /first"},
 		"HTTP/1.0": {"GET /first HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", "200 one /first"},
 		"unusual":  {"GET /unusual HTTP/1.1\r\nHost: x\r\n\r\n", "302 "},
 	} {
@@ -65,6 +66,8 @@ func testReadAhead(t *testing.T, in lane) {
 			if strings.Contains(b.got(), "GET /smuggled HTTP/1.1\r\nHost: x\r\nX-") {
 				t.Errorf("a body became a request: %q", b.got())
 			}
+			w.Close()
+			until(t, "all memory is given back", func() bool { return p.View().Buffered == 0 })
 		})
 	}
 }

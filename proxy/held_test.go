@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestHeadWaitsWithoutBuffer has a head come in pieces with pauses, in which the connection keeps what has come and nothing else: no
-// buffer, no goroutine. It never leaves the fast lane.
+// TestHeadWaitsWithoutBuffer has a head come in pieces with pauses, in which the connection keeps what has come and
+// nothing else: no buffer, no goroutine. It never leaves the fast lane.
 func TestHeadWaitsWithoutBuffer(t *testing.T) {
 	noLeak(t)
 	p := newProxy(t, fastest)

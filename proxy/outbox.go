@@ -120,10 +120,10 @@ func (o *outbox) WritePipe(pipe *sock.Pipe, more int64) error {
 	if err != errSlow {
 		return err
 	}
-	p := make([]byte, pipe.Held())
-	if !o.conn.of.buffered.take(len(p)) {
+	if !o.conn.of.buffered.take(pipe.Held()) {
 		return o.sendPipe(pipe, 0)
 	}
+	p := make([]byte, pipe.Held())
 	if err := pipe.Read(p); err != nil {
 		o.conn.of.buffered.give(len(p))
 		return err
@@ -233,8 +233,8 @@ func (o *outbox) sendPipe(pipe *sock.Pipe, soon time.Duration) error {
 	return err
 }
 
-// wait returns when the write under way has ended, or with errSlow if that takes longer than patience; zero: as long as the
-// client may take.
+// wait returns when the write under way has ended, or with errSlow if that takes longer than patience; zero: as long
+// as the client may take.
 func (o *outbox) wait(patience time.Duration) error {
 	soon := patience > 0
 	o.soon, o.since, o.err = soon, time.Time{}, nil

@@ -217,7 +217,7 @@ func (r *Router) showLocked(t, old *Table, routed bool) {
 		c = newClaims(specs)
 	}
 	now := time.Now()
-	c, moved, later := r.decideLocked(c, t.services, old, now)
+	c, moved, later := c.decide(t.services, old, now)
 	if t.routes = old.routes; !routed || moved {
 		t.routes = newRoutes(specs, c)
 	}

@@ -33,8 +33,7 @@ type plainExchange struct {
 	ahead  []byte // of the response, for who reads it through a buffer
 }
 
-// Begin sends the bytes of a request over one connection, and waits for the first bytes of the response,
-// which it
+// Begin sends the bytes of a request over one connection, and waits for the first bytes of the response, which it
 // reads into what in returns. The caller reads on with [Conn.Read]. head and body are not looked at after it returns.
 //
 // Begin is Send for a caller that reads and writes messages itself: errors are the same. left is asked
