@@ -254,7 +254,7 @@ func (cs *clients) makeRoom(now time.Time, newest *client) int {
 	defer cs.mu.Unlock()
 	if cs.said.IsZero() || now.Sub(cs.said) > sayAgain {
 		cs.said = now
-		cs.log.Warn("the most clients are connected that may be: from now on those are closed that have been idle for longest", "limit", cs.limit, "hint", "LONGSHORE_MAX_CLIENTS; it is bounded by ulimit -n")
+		cs.log.Warn("clients that have been idle for longest are closed from now on, to make room for others", "connections", len(cs.open), "limit", cs.limit, "hint", "LONGSHORE_MAX_CLIENTS, and ulimit -n, which bounds it")
 	}
 	return n
 }

@@ -123,7 +123,7 @@ func (d *dispatch) find() error {
 			broke = !err.(*upstream.Error).Unsent
 			err = d.attempt(b, true)
 		}
-		if health.Exhausted(err) && d.server.spare() {
+		if err != nil && health.Exhausted(err) && d.server.spare() {
 			d.svc.group.retries[Exhausted].Add(1)
 			err = d.attempt(b, false)
 		}

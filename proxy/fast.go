@@ -249,6 +249,10 @@ func (c *fastConn) run() {
 			c.lane.server.Log.Error("fast lane: a connection is closed", "panic", p, "stack", string(debug.Stack()))
 			c.lane.leave(c)
 			c.nc.Close()
+			c.unhold()
+			if c.x != nil {
+				c.x.shrink()
+			}
 		}
 	}()
 	now := time.Now()
@@ -299,6 +303,7 @@ func (c *fastConn) run() {
 			return
 		}
 		c.nc.Close()
+		c.unhold()
 		if x != nil {
 			x.release()
 		}
@@ -333,9 +338,26 @@ func (c *fastConn) hold() bool {
 			return false
 		}
 		c.held = bytes.Clone(x.in[:x.filled])
+		c.lane.server.buffered.force(c.heldBeyond()) // no more than x gives back
 		c.drop()
 	}
 	return c.held != nil
+}
+
+// heldBeyond is how much of held counts in the server's budget, as with the buffer of a plain.
+func (c *fastConn) heldBeyond() int {
+	if len(c.held) <= smallBuffer {
+		return 0
+	}
+	return len(c.held)
+}
+
+// unhold ends that, and returns what was held.
+func (c *fastConn) unhold() []byte {
+	held := c.held
+	c.lane.server.buffered.give(c.heldBeyond())
+	c.held = nil
+	return held
 }
 
 // expect moves the read deadline to when it is to be looked after if it is quiet until then, give or take the
@@ -390,8 +412,7 @@ func (c *fastConn) take() *plain {
 		c.x = plains.Get().(*plain)
 		c.x.conn = c
 		if c.held != nil {
-			c.x.begin(c.held)
-			c.held = nil
+			c.x.begin(c.unhold())
 		}
 	}
 	return c.x

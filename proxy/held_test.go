@@ -31,13 +31,19 @@ func TestHeadWaitsWithoutBuffer(t *testing.T) {
 		all += piece
 		until(t, "it rests with what has come", func() bool { return held() == all })
 	}
-	if v := p.View(); v.Buffered != 0 {
-		t.Errorf("%d bytes of buffers are in use", v.Buffered)
+	if got := p.View().Buffered; got != int64(len(all)) {
+		t.Errorf("%d bytes of buffers are in use, want the %d that are held", got, len(all))
 	}
+	other := p.dial() // leaves with its head half sent
+	other.send(all)
+	until(t, "both rest with what has come", func() bool { return p.View().Buffered == int64(2*len(all)) })
+	other.Close()
+	until(t, "what the other has sent is forgotten", func() bool { return p.View().Buffered == int64(len(all)) })
 	w.send("\r\n\r\n")
 	if got := w.reply("GET").String(); got != "200 one /a" {
 		t.Errorf("got %q", got)
 	}
+	until(t, "nothing is held", func() bool { return p.View().Buffered == 0 })
 	if got := p.handed(); got != 0 {
 		t.Errorf("%d connections were left to the general path", got)
 	}

@@ -123,5 +123,6 @@ func (l *fastLane) closeLocked(c *fastConn) {
 	}
 	l.wakeLocked(c)
 	l.leaveLocked(c)
+	c.unhold()
 	c.nc.Close()
 }
