@@ -120,8 +120,8 @@ func (b *clientBody) fill(failed chan<- error) {
 }
 
 // gather reads ahead before the request takes a place at a backend: to the end of the body, or max bytes of it, or as
-// long as there is memory.
-func (b *clientBody) gather(max int) error {
+// long as there is memory. came is called when something has come.
+func (b *clientBody) gather(max int, came func()) error {
 	r := b.reader()
 	r.ahead = true
 	buf := make([]byte, 4<<10)
@@ -131,6 +131,7 @@ func (b *clientBody) gather(max int) error {
 		} else if err != nil {
 			return err
 		}
+		came()
 	}
 	return nil
 }

@@ -221,6 +221,16 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
+// clientOf returns the client that a request has come from.
+func clientOf(r *http.Request) (*client, bool) {
+	c, ok := r.Context().Value(connKey{}).(*clientConn)
+	if !ok {
+		return nil, false
+	}
+	cl, ok := c.Conn.(*client)
+	return cl, ok
+}
+
 // mixesFramings reports whether it is not certain where a request ends: it has both Content-Length and
 // Transfer-Encoding, or the latter in HTTP/1.0, which has none. The connection must be closed after the answer
 // (RFC 9112, 6.1), since a proxy in front may have believed the other field.

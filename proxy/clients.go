@@ -79,7 +79,7 @@ func (s *Server) View() (v ServerView) {
 
 // What a client's connection does. Who takes it from connNew or connIdle decides what becomes of it.
 const (
-	connNew    = iota // waits for its first request to be whole
+	connNew    = iota // waits for its first request to be whole, or for a body that no backend has yet
 	connIdle          // for another one
 	connBusy          // has a request under way
 	connClosed        // was closed by us

@@ -141,6 +141,33 @@ func testMaxClientsAllBusy(t *testing.T, in lane) {
 	}
 }
 
+func TestMaxClientsUnfinished(t *testing.T) { run(t, testMaxClientsUnfinished) }
+
+// testMaxClientsUnfinished has each place taken by a body that does not come to its end: no backend has it, so it is
+// closed for those who have something to say.
+func testMaxClientsUnfinished(t *testing.T, in lane) {
+	for name, head := range map[string]string{
+		"chunked": "Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+		"odd":     "TE: gzip\r\nContent-Length: 100\r\n\r\nab",
+		"known":   "Content-Length: 100\r\n\r\nab",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProxy(t, in)
+			p.MaxClients = 2
+			s := web(startBackend(t, "one", nil))
+			s.Settings.BodyBuffer = 64 << 10
+			p.serve(s)
+			for range p.MaxClients {
+				p.dial().send("POST / HTTP/1.1\r\nHost: x\r\n" + head)
+			}
+			until(t, "all places are taken", func() bool { return p.quietFor(quietTime) == p.MaxClients })
+			if got := p.dial().do("GET /").String(); got != "200 one /" {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
 func TestMaxClientsPerAddress(t *testing.T) { run(t, testMaxClientsPerAddress) }
 
 func testMaxClientsPerAddress(t *testing.T, in lane) {

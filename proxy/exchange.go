@@ -124,7 +124,17 @@ func (x *exchange) gather() error {
 	if r.ContentLength < 0 && (limit == 0 || limit > max) && isGRPC(r.Header.Get("Content-Type")) {
 		return nil
 	}
-	return x.body.gather(int(max) + 1) // the end of one of max bytes too
+	c, ok := clientOf(r)
+	if !ok {
+		return x.body.gather(int(max)+1, func() {}) // the end of one of max bytes too
+	}
+	c.touch(x.start)
+	c.state.CompareAndSwap(connBusy, connNew) // nobody has its request yet, so it may be closed for others
+	err := x.body.gather(int(max)+1, func() { c.touch(time.Now()) })
+	if !c.state.CompareAndSwap(connNew, connBusy) && err == nil {
+		err = errLeft
+	}
+	return err
 }
 
 // finish ends the request and counts it. It also runs when ReverseProxy panics to break off a response.
