@@ -160,7 +160,7 @@ func testMaxClientsUnfinished(t *testing.T, in lane) {
 			for range p.MaxClients {
 				p.dial().send("POST / HTTP/1.1\r\nHost: x\r\n" + head)
 			}
-			until(t, "all places are taken", func() bool { return p.quietFor(quietTime) == p.MaxClients })
+			until(t, "all places are taken", func() bool { return p.View().Clients == p.MaxClients && p.quietFor(quietTime) == p.MaxClients })
 			if got := p.dial().do("GET /").String(); got != "200 one /" {
 				t.Errorf("got %q", got)
 			}
