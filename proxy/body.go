@@ -27,7 +27,7 @@ var (
 
 // A clientBody is the body of a client's request. Attempts read it, each from the beginning, in a
 // goroutine of their own that may still be at it when its attempt has failed, or the response has ended:
-// rewind and detach are what ends that. What is read is kept up to maxReplay bytes.
+// rewind and detach are what ends that. What is read is kept up to maxReplay bytes, and what is gathered in a file as a whole.
 type clientBody struct {
 	in       *http.Request
 	declared []string // names of the trailers that the client has announced
@@ -41,7 +41,7 @@ type clientBody struct {
 	left    int64      // bytes still allowed; negative: no limit
 
 	mu       sync.Mutex  // never held while waiting for the client; guards the following
-	kept     []byte      // the body from its first byte on, unless dropped
+	kept     spool       // the body from its first byte on, unless dropped
 	dropped  bool        // more was read than is kept, or nobody wants it again
 	turn     int         // whose reads count: those of earlier turns end
 	detached bool        //
@@ -105,8 +105,7 @@ func (b *clientBody) replayableLocked() bool {
 // a client has left only once the body is read. It tells failed when the client's body cannot be read, and
 // ends at the next rewind.
 func (b *clientBody) fill(failed chan<- error) {
-	r := b.reader()
-	r.ahead = true
+	r := b.readerAhead()
 	b.awaitRead()              // without a buffer in hand
 	buf := make([]byte, 4<<10) // small, since it is held while the client is waited for
 	for b.room(maxReplay) > 0 {
@@ -119,21 +118,47 @@ func (b *clientBody) fill(failed chan<- error) {
 	}
 }
 
-// gather reads ahead before the request takes a place at a backend: to the end of the body, or max bytes of it, or as
-// long as there is memory. came is called when something has come.
-func (b *clientBody) gather(max int, came func()) error {
+// readerAhead reads on where what is kept ends.
+func (b *clientBody) readerAhead() *bodyReader {
 	r := b.reader()
-	r.ahead = true
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r.ahead, r.off = true, b.kept.size()
+	return r
+}
+
+// gather reads ahead before the request takes a place at a backend: to the end of the body, or max bytes of it, or as
+// long as there is memory. With a directory, what is more than that goes to a file there, and an error of writing is the
+// second one: then the rest is still to be read. came is called when something has come.
+func (b *clientBody) gather(max int, dir string, came func()) (err, unwritten error) {
+	r := b.readerAhead()
 	buf := make([]byte, 4<<10)
-	for n := b.room(max); n > 0; n = b.room(max) {
+	for {
+		n := b.room(max)
+		if n <= 0 {
+			if more, err := b.spill(dir); !more {
+				return nil, err
+			}
+			continue
+		}
 		if _, err := r.Read(buf[:min(n, len(buf))]); err == io.EOF {
-			return nil
+			return nil, nil
 		} else if err != nil {
-			return err
+			return err, nil
 		}
 		came()
 	}
-	return nil
+}
+
+// spill makes room in memory. It reports whether there can be any.
+func (b *clientBody) spill(dir string) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if dir == "" || b.dropped || len(b.kept.memory) == 0 {
+		return false, nil
+	}
+	err := b.kept.spill(dir)
+	return err == nil, err
 }
 
 // length is that of a body which was in chunks and is there whole, so that it need not be any more: many applications
@@ -141,7 +166,7 @@ func (b *clientBody) gather(max int, came func()) error {
 func (b *clientBody) length() (n int64, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return int64(len(b.kept)), b.end == io.EOF && !b.dropped && len(b.declared)+len(b.trailers) == 0
+	return b.kept.size(), b.end == io.EOF && !b.dropped && len(b.declared)+len(b.trailers) == 0
 }
 
 // awaitRead waits for the read of an earlier attempt.
@@ -157,37 +182,39 @@ func (b *clientBody) room(max int) int {
 	if b.dropped || b.memory.full() {
 		return 0
 	}
-	return max - len(b.kept)
+	return max - len(b.kept.memory)
 }
 
 // keepLocked keeps the next bytes of the body. It reports false if there is no memory for them, unless it must.
 func (b *clientBody) keepLocked(p []byte, must bool) bool {
-	if need := len(b.kept) + len(p); need > cap(b.kept) {
+	if need := len(b.kept.memory) + len(p); need > cap(b.kept.memory) {
 		need += need / 4
-		switch more := need - cap(b.kept); {
+		switch more := need - cap(b.kept.memory); {
 		case must:
 			b.memory.force(more)
 		case !b.memory.take(more):
 			return false
 		}
-		b.kept = append(make([]byte, 0, need), b.kept...)
+		b.kept.memory = append(make([]byte, 0, need), b.kept.memory...)
 	}
-	b.kept = append(b.kept, p...)
+	b.kept.memory = append(b.kept.memory, p...)
 	return true
 }
 
-// dropLocked gives up repetition, and the memory for it.
+// dropLocked gives up repetition, and the memory and the file for it.
 func (b *clientBody) dropLocked() {
-	b.memory.give(cap(b.kept))
-	b.dropped, b.kept = true, nil
+	b.memory.give(cap(b.kept.memory))
+	b.kept.close()
+	b.dropped, b.kept = true, spool{}
 }
 
-// release is for the end of the request. What is kept stays for an uploader that may still be at it.
+// release is for the end of the request. What is kept in memory stays for an uploader that may still be at it.
 func (b *clientBody) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.kept.close()
 	if b.memory != nil {
-		b.memory.give(cap(b.kept))
+		b.memory.give(cap(b.kept.memory))
 		b.memory = new(budget)
 	}
 }
@@ -275,8 +302,8 @@ func (b *clientBody) noTimeout() {
 type bodyReader struct {
 	body  *clientBody
 	turn  int
-	off   int  // read so far, as long as all is kept
-	ahead bool // it is fill's, for the attempts to come
+	off   int64 // read so far, as long as all is kept
+	ahead bool  // it is fill's, for the attempts to come
 
 	memory *budget // the body's, also after the request
 
@@ -299,10 +326,10 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 	defer b.mu.Unlock()
 	// What an earlier turn, or fill, has read is what the next attempt needs, so that is always kept.
 	attempts := r.turn == b.turn && !r.ahead
-	if attempts && (!b.repeat || len(b.kept)+n > maxReplay) || !b.dropped && !b.keepLocked(p[:n], !attempts) {
+	if attempts && (!b.repeat || b.kept.size()+int64(n) > maxReplay) || !b.dropped && !b.keepLocked(p[:n], !attempts) {
 		b.dropLocked()
 	}
-	r.off += n
+	r.off += int64(n)
 	if err == io.EOF && r.trailers != nil {
 		if b.trailers, err = trailersOf(b.in); err == io.EOF {
 			maps.Copy(r.trailers, b.trailers)
@@ -335,10 +362,10 @@ func (r *bodyReader) known(p []byte) (n int, err error, done bool) {
 	switch {
 	case b.detached || r.turn != b.turn:
 		return 0, errBodyDetached, true
-	case !b.dropped && r.off < len(b.kept):
-		n = copy(p, b.kept[r.off:])
-		r.off += n
-		return n, nil, true
+	case !b.dropped && r.off < b.kept.size():
+		n, err = b.kept.readAt(p, r.off)
+		r.off += int64(n)
+		return n, err, true
 	}
 	if b.end == io.EOF {
 		maps.Copy(r.trailers, b.trailers)

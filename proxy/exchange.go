@@ -116,23 +116,29 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 // other, so a body of them that has no known end is not waited for, unless every body that is allowed can be kept:
 // otherwise a name in a field would get a slow client past a limit that was set against it.
 func (x *exchange) gather() error {
-	r, max := x.in, int64(x.svc.spec.Settings.BodyBuffer)
-	if x.fast != nil || max == 0 || r.ContentLength > max {
+	r, max, dir := x.in, int64(x.svc.spec.Settings.BodyBuffer), x.server.BodyDir
+	if x.fast != nil || max == 0 || r.ContentLength > max && dir == "" {
 		return nil
 	}
 	limit := int64(x.svc.spec.Settings.MaxBody)
 	if r.ContentLength < 0 && (limit == 0 || limit > max) && isGRPC(r.Header.Get("Content-Type")) {
 		return nil
 	}
+	came := func() {}
 	c, ok := clientOf(r)
-	if !ok {
-		return x.body.gather(int(max)+1, func() {}) // the end of one of max bytes too
+	if ok {
+		came = func() { c.touch(time.Now()) }
+		c.touch(x.start)
+		c.state.CompareAndSwap(connBusy, connNew) // nobody has its request yet, so it may be closed for others
 	}
-	c.touch(x.start)
-	c.state.CompareAndSwap(connBusy, connNew) // nobody has its request yet, so it may be closed for others
-	err := x.body.gather(int(max)+1, func() { c.touch(time.Now()) })
-	if !c.state.CompareAndSwap(connNew, connBusy) && err == nil {
+	err, unwritten := x.body.gather(int(max)+1, dir, came) // the end of one of max bytes too
+	if ok && !c.state.CompareAndSwap(connNew, connBusy) && err == nil {
 		err = errLeft
+	}
+	if unwritten != nil {
+		if unsaid, ok := x.server.unwritten.allow(time.Now(), 1); ok {
+			x.server.Log.Warn("a request's body could not be written to LONGSHORE_BODY_DIR; the rest of it passes as it comes", "err", unwritten, "method", r.Method, "path", shorten(r.URL.Path), "unsaid", unsaid)
+		}
 	}
 	return err
 }

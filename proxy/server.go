@@ -27,6 +27,7 @@ type Server struct {
 	Grace         time.Duration  // how long requests in flight may take at the end; zero: none
 	Queue         int            // requests that may wait for the Router's first State; zero: none
 	QueueTimeout  time.Duration  // how long they wait
+	BodyDir       string         // where bodies are gathered that are larger than their service's BodyBuffer; empty: they are not
 	BufferMemory  int64          // bytes of all that may be buffered for clients and backends; zero: no limit
 
 	MaxClients        int           // connections of clients; more close those that have been idle for longest; zero: no limit
@@ -34,14 +35,15 @@ type Server struct {
 	Record            func(*Record) // told of each request after it; must not block, nor keep the Record; nil: nobody
 	Log               *slog.Logger  // nil: discard
 
-	buffered budget                   // of BufferMemory
-	restTime time.Duration            // for tests; zero: the constant of that name
-	clients  atomic.Pointer[clients]  // set by Serve
-	fast     atomic.Pointer[fastLane] // nil: all requests go through net/http
-	handed   atomic.Int64             // connections left to the general path, as often as they were
-	active   atomic.Int64             // connections that are in the middle of a request
-	early    atomic.Int64             // requests that wait for the first State
-	lastCall chan struct{}            // closed when whoever waits for a backend must be answered; set by Serve
+	buffered  budget                   // of BufferMemory
+	unwritten limiter                  // of lines about bodies that BodyDir does not take
+	restTime  time.Duration            // for tests; zero: the constant of that name
+	clients   atomic.Pointer[clients]  // set by Serve
+	fast      atomic.Pointer[fastLane] // nil: all requests go through net/http
+	handed    atomic.Int64             // connections left to the general path, as often as they were
+	active    atomic.Int64             // connections that are in the middle of a request
+	early     atomic.Int64             // requests that wait for the first State
+	lastCall  chan struct{}            // closed when whoever waits for a backend must be answered; set by Serve
 }
 
 // A Record is what an access log may say of one request. It and its strings are the Server's, and valid

@@ -62,6 +62,12 @@ func TestCommands(t *testing.T) {
 	if code != 2 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, `DOCKER_HOST="foo": want unix://`) {
 		t.Errorf("a wrong DOCKER_HOST: exit %d %q, want 2 and one line", code, errs)
 	}
+	for _, dir := range []string{"/nowhere/at all", "/dev/null", "/proc"} {
+		code, _, errs = command(nil, "LONGSHORE_BACKENDS=127.0.0.1:1", "LONGSHORE_BODY_DIR="+dir)
+		if code != 2 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, `LONGSHORE_BODY_DIR="`+dir+`": want a directory that can be written to`) {
+			t.Errorf("LONGSHORE_BODY_DIR=%s: exit %d %q, want 2 and one line", dir, code, errs)
+		}
+	}
 	busy, err := net.Listen("tcp", testaddr.New())
 	if err != nil {
 		t.Fatal(err)

@@ -46,6 +46,13 @@ type wrongConfig struct{ error }
 // in flight; only then does the rest stop, so that the last requests are balanced like all others.
 func (p *program) wire(ctx context.Context, source discovery.Source) error {
 	cfg, log := p.cfg, p.log
+	if cfg.BodyDir != "" {
+		f, err := proxy.TempFile(cfg.BodyDir)
+		if err != nil {
+			return wrongConfig{fmt.Errorf("LONGSHORE_BODY_DIR=%q: want a directory that can be written to: %w", cfg.BodyDir, err)}
+		}
+		f.Close()
+	}
 	front, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("LONGSHORE_LISTEN: %w", err)
@@ -67,7 +74,7 @@ func (p *program) wire(ctx context.Context, source discovery.Source) error {
 	server := &proxy.Server{
 		MaxClients: clients, MaxClientsPerAddr: cfg.MaxClientsAddr, BufferMemory: may.bufferMemory(int64(cfg.BufferMemory)),
 		Router: router, Trusted: cfg.TrustedProxies, HeaderTimeout: cfg.HeaderTimeout, IdleTimeout: cfg.IdleTimeout,
-		BodyTimeout: cfg.BodyTimeout, SendTimeout: cfg.SendTimeout, Underscores: cfg.Underscores == "on",
+		BodyTimeout: cfg.BodyTimeout, BodyDir: cfg.BodyDir, SendTimeout: cfg.SendTimeout, Underscores: cfg.Underscores == "on",
 		MaxHeader: int(cfg.MaxHeader), FastLane: cfg.FastLane == "on", Grace: cfg.ShutdownTimeout,
 		Queue: cfg.Settings.Queue, QueueTimeout: cfg.Settings.QueueTimeout, Log: log,
 	}

@@ -56,6 +56,7 @@ type Config struct {
 	HeaderTimeout  time.Duration  `env:"HEADER_TIMEOUT" envDefault:"60s" min:"1ms" help:"a client's request header must be complete by then"`
 	IdleTimeout    time.Duration  `env:"IDLE_TIMEOUT" envDefault:"75s" min:"1ms" help:"how long a client's connection is kept open between requests"`
 	BodyTimeout    time.Duration  `env:"BODY_TIMEOUT" envDefault:"60s" min:"1ms" help:"between two reads of a request's body, then 408; never while the response is an event stream"`
+	BodyDir        string         `env:"BODY_DIR" allowed:"a directory that can be written to" help:"bodies larger than BODY_BUFFER are gathered there, in files without names, up to MAX_BODY, before the request takes a backend; default: they pass as they come"`
 	SendTimeout    time.Duration  `env:"SEND_TIMEOUT" envDefault:"60s" min:"1ms" help:"between two moments at which a client takes something of its response, then its connection is closed; never for upgrades and event streams"`
 	MaxHeader      discovery.Size `env:"MAX_HEADER" envDefault:"32k" allowed:"a size from 1k to 16m, such as 32k" help:"largest request header, then 431"`
 	MaxClients     int            `env:"MAX_CLIENTS" envDefault:"0" min:"0" help:"connections of clients at once; beyond that, those are closed that have been idle for longest; 0: one for each 40k that the container may use; at most half of the files that the process may open (ulimit -n)"`
