@@ -1,16 +1,13 @@
 package proxy
 
 import (
-	"bufio"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"longshore/balancer"
@@ -38,8 +35,8 @@ type exchange struct {
 	shared  bool // somebody else reads the body, or did
 
 	response   responseBody
-	switched   io.Closer // of a 101 response: the backend's connection
-	upgraded   *hijacked
+	switched   upgraded // of a 101 response: the backend's connection
+	tunnel     *tunnel  // has that; nil: none
 	outbox     *outbox  // the client's, once there is a response; nil: there is none
 	upgrade    []string // the Upgrade field of a 426, which ReverseProxy takes for hop-by-hop
 	closeAfter bool     // close the client's connection after the response
@@ -148,10 +145,14 @@ func (x *exchange) finish() {
 	if b := x.backend; b != nil && x.response != nil && x.response.Failed() && !x.left() {
 		b.failures[Truncated].Add(1)
 	}
-	x.end()
-	x.deliver()
+	if x.tunnel == nil {
+		x.end()
+		x.deliver()
+	} else if x.hasBody { // somebody may still read that
+		<-x.tunnel.ended
+	}
 	if x.switched != nil {
-		x.switched.Close() // ReverseProxy does not when it refuses to switch
+		x.switched.Close()
 	}
 	if x.hasBody && !x.body.whole() {
 		if x.shared {
@@ -160,7 +161,9 @@ func (x *exchange) finish() {
 		linger(x.ResponseWriter)
 	}
 	x.body.release()
-	x.server.record(x)
+	if x.tunnel == nil {
+		x.server.record(x)
+	}
 	if x.fast != nil {
 		if x.fast.found != nil { // nobody has read on
 			x.fast.found.Drop()
@@ -169,8 +172,8 @@ func (x *exchange) finish() {
 		x.fast.tried = nil // they are ours
 		x.fast.release()
 	}
-	if x.hasBody || x.upgraded != nil {
-		return // an uploader or a copier may still hold it
+	if x.hasBody {
+		return // an uploader may still hold it
 	}
 	*x = exchange{proxy: x.proxy, dispatch: dispatch{tried: x.tried[:0]}}
 	exchanges.Put(x)
@@ -203,12 +206,9 @@ func (x *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 		if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") && x.svc.timing == balancer.ToLastByte {
 			x.sentAt = time.Time{}
 		}
-	default:
+	case upgraded:
 		x.switched = body
 		x.sentAt = time.Time{}
-		if chosen := res.Header["Upgrade"]; offers(req.Header["Upgrade"], chosen) {
-			req.Header["Upgrade"] = chosen // ReverseProxy knows of no choice
-		}
 	}
 	x.openOutbox(res)
 	x.answered(res.StatusCode)
@@ -281,7 +281,7 @@ func isGRPC(kind string) bool {
 
 // deliver has the client take what was kept for it, when the backend is free.
 func (x *exchange) deliver() {
-	if x.outbox == nil || x.upgraded != nil {
+	if x.outbox == nil {
 		return
 	}
 	if x.outbox.isSlow() {
@@ -353,6 +353,9 @@ func (x *exchange) bodyRemains() bool { return x.shared && !x.body.whole() }
 func (x *exchange) modifyResponse(res *http.Response) error {
 	x.mendResponse(res.Header)
 	dropDirectives(res.Header)
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return x.switchProtocols(res)
+	}
 	if len(x.upgrade) > 0 { // RFC 9110, 15.5.22: a 426 must say what to upgrade to
 		res.Header["Upgrade"] = x.upgrade
 		res.Header.Set("Connection", "Upgrade")
@@ -371,7 +374,7 @@ func (x *exchange) modifyResponse(res *http.Response) error {
 // fail answers a request that no backend has answered.
 func (x *exchange) fail(_ http.ResponseWriter, _ *http.Request, err error) {
 	if x.status != 0 {
-		return // an upgrade that broke off
+		return // an upgrade
 	}
 	code := x.statusFor(err)
 	if code == statusClientClosed && x.hasBody && x.body.timedOut() {
@@ -453,58 +456,4 @@ func (x *exchange) flush() {
 		x.dirty = false
 		http.NewResponseController(x.ResponseWriter).Flush()
 	}
-}
-
-// Hijack gives ReverseProxy the client's connection for an upgrade, and with it the bytes that the
-// client sent right behind its request: clientConn has kept them.
-func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, brw, err := http.NewResponseController(x.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	x.status = http.StatusSwitchingProtocols
-	c := &hijacked{Conn: conn}
-	x.upgraded = c
-	if cc, ok := conn.(*clientConn); ok {
-		cc.tunnel.Store(true)
-	}
-	return c, brw, nil
-}
-
-// A hijacked is a client's connection after an upgrade.
-type hijacked struct {
-	net.Conn
-	written atomic.Int64
-}
-
-func (h *hijacked) Write(p []byte) (int, error) {
-	n, err := h.Conn.Write(p)
-	h.written.Add(int64(n))
-	return n, err
-}
-
-// WriteTo is for io.Copy, which would hold a buffer for as long as the tunnel lasts.
-func (h *hijacked) WriteTo(w io.Writer) (n int64, err error) {
-	cc, ok := h.Conn.(*clientConn)
-	if !ok || cc.stream == nil {
-		return io.Copy(w, struct{ io.Reader }{h.Conn})
-	}
-	if len(cc.ahead) > 0 {
-		m, err := w.Write(cc.ahead)
-		if cc.ahead = nil; err != nil {
-			return int64(m), err
-		}
-		n = int64(m)
-		cc.owed.settle()
-	}
-	m, err := cc.stream.Relay(w)
-	return n + m, err
-}
-
-// CloseWrite passes on that the backend has ended its direction.
-func (h *hijacked) CloseWrite() error {
-	if c, ok := h.Conn.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
-	}
-	return nil
 }

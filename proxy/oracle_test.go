@@ -150,7 +150,7 @@ func (o *oracle) Send(req *http.Request, a upstream.Attempt) (*http.Response, er
 	if refuse != nil {
 		return nil, &upstream.Error{Phase: upstream.Dial, Unsent: true, Err: refuse}
 	}
-	context.AfterFunc(req.Context(), func() { cancel(context.Cause(req.Context())) })
+	unwatch := context.AfterFunc(req.Context(), func() { cancel(context.Cause(req.Context())) })
 	for conn := range o.idle {
 		for conn.holder.Load() == nil && conn.over() { // our client looks; http.Transport is told in a moment
 			time.Sleep(time.Millisecond)
@@ -188,8 +188,11 @@ func (o *oracle) Send(req *http.Request, a upstream.Attempt) (*http.Response, er
 		c.end()
 		return nil, c.explain(err)
 	case res.StatusCode == http.StatusSwitchingProtocols:
-		conn := res.Body // ReverseProxy takes it out
+		conn := res.Body
 		context.AfterFunc(ctx, func() { conn.Close() })
+		if conn, ok := conn.(io.ReadWriteCloser); ok { // it is not without an Upgrade
+			res.Body = &oracleUpgraded{conn, c, unwatch}
+		}
 	default:
 		if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
 			timeout = 0
@@ -379,6 +382,23 @@ func (b *oracleBody) Close() error {
 	err := b.ReadCloser.Close()
 	b.call.end()
 	return err
+}
+
+// An oracleUpgraded keeps the promises of an [upstream.Upgraded].
+type oracleUpgraded struct {
+	io.ReadWriteCloser
+	call    *oracleCall
+	unwatch func() bool // of the request's context
+}
+
+func (u *oracleUpgraded) Detach() (io.ReadWriter, []byte) {
+	u.unwatch()
+	return u.ReadWriteCloser, nil
+}
+
+func (u *oracleUpgraded) Close() error {
+	u.call.end()
+	return u.ReadWriteCloser.Close()
 }
 
 // differs lists the tests, or subtests, of what http.Transport does not do, and what it does instead. They

@@ -43,6 +43,7 @@ type Server struct {
 	handed    atomic.Int64             // connections left to the general path, as often as they were
 	active    atomic.Int64             // connections that are in the middle of a request
 	early     atomic.Int64             // requests that wait for the first State
+	life      context.Context          // of upgraded connections; set by Serve
 	lastCall  chan struct{}            // closed when whoever waits for a backend must be answered; set by Serve
 }
 
@@ -81,6 +82,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	s.lastCall = lastCall
 	base, end := context.WithCancel(context.Background())
 	defer end() // of upgraded connections, which http.Server no longer knows
+	s.life = base
 	hs := &http.Server{
 		Handler:                      s,
 		ReadHeaderTimeout:            s.HeaderTimeout,
@@ -353,30 +355,39 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, code int, start 
 
 // record counts a request and tells the access log.
 func (s *Server) record(x *exchange) {
-	d := time.Since(x.start)
-	g, service := s.Router.unrouted, ""
-	if x.svc != nil {
-		g, service = x.svc.group, x.svc.spec.Name
+	x.report(&x.told)
+	x.told.Bytes = x.written
+	s.tell(x.svc, &x.told, x.status, time.Since(x.start))
+}
+
+// tell counts a request that took d and tells the access log of it; svc is nil if it had no route.
+func (s *Server) tell(svc *Service, rec *Record, status int, d time.Duration) {
+	g := s.Router.unrouted
+	if svc != nil {
+		g, rec.Service = svc.group, svc.spec.Name
 	}
-	g.count(x.status, d)
-	if s.Record == nil {
+	g.count(status, d)
+	if s.Record != nil {
+		rec.Status, rec.Duration = status, d
+		s.Record(rec)
+	}
+}
+
+// report fills in what a Record says of the request, without its outcome, if somebody wants to know.
+func (x *exchange) report(rec *Record) {
+	if x.server.Record == nil {
 		return
 	}
-	r, bytes := x.in, x.written
-	if x.upgraded != nil {
-		bytes = x.upgraded.written.Load()
-	}
-	rec := &x.told
+	r := x.in
 	*rec = Record{
-		Time: x.start, Duration: d, ClientIP: x.client(),
+		Time: x.start, ClientIP: x.client(),
 		Method: r.Method, URI: r.RequestURI, Proto: r.Proto, Host: r.Host,
-		Status: x.status, Bytes: bytes, Referer: r.Referer(), UserAgent: r.UserAgent(),
-		Service: service, Upstream: x.via, Reason: x.why, ContentLen: r.ContentLength,
+		Referer: r.Referer(), UserAgent: r.UserAgent(),
+		Upstream: x.via, Reason: x.why, ContentLen: r.ContentLength,
 	}
 	if _, ok := r.Header["Authorization"]; ok {
 		rec.User, _, _ = r.BasicAuth()
 	}
-	s.Record(rec)
 }
 
 // serverLog takes what http.Server has to say, such as a client's broken TLS or a panic.

@@ -155,45 +155,30 @@ func (w writeSide) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// An upgraded is the body of a 101 response: the connection itself, in both directions.
-type upgraded struct {
+// An Upgraded is the body of a 101 response: the connection itself, in both directions.
+type Upgraded struct {
 	c    *Conn
 	stop func() bool
 }
 
-var _ io.ReadWriteCloser = (*upgraded)(nil)
-
-func (u *upgraded) Read(p []byte) (int, error)  { return u.c.br.Read(p) }
-func (u *upgraded) Write(p []byte) (int, error) { return u.c.nc.Write(p) }
-
-// WriteTo is for io.Copy, which would hold a buffer for as long as the tunnel lasts.
-func (u *upgraded) WriteTo(w io.Writer) (n int64, err error) {
-	s, ok := u.c.stream.(*sock.Stream)
-	if !ok {
-		return io.Copy(w, struct{ io.Reader }{u})
-	}
-	come, _ := u.c.br.Peek(u.c.br.Buffered())
-	come = append(come, u.c.plain.ahead...)
-	u.c.br, u.c.bw, u.c.plain.ahead = nil, nil, nil
-	if len(come) > 0 {
-		m, err := w.Write(come)
-		if n = int64(m); err != nil {
-			return n, err
-		}
-	}
-	m, err := s.Relay(w)
-	return n + m, err
+// Detach has the connection outlive its request, and gives up what was needed for that. It returns what the backend has
+// sent behind its head. If the request has ended already, so has the connection. Who has it closes the Upgraded.
+func (u *Upgraded) Detach() (conn io.ReadWriter, come []byte) {
+	c := u.c
+	u.stop()
+	c.pool.mu.Lock()
+	c.movable, c.under = nil, nil
+	c.pool.mu.Unlock()
+	come, _ = c.br.Peek(c.br.Buffered())
+	come = append([]byte(nil), append(come, c.plain.ahead...)...)
+	c.br, c.bw, c.plain = nil, nil, plainExchange{}
+	return c.nc, come
 }
 
-// CloseWrite passes on that the client has ended its direction.
-func (u *upgraded) CloseWrite() error {
-	if tc, ok := u.c.nc.(*net.TCPConn); ok {
-		return tc.CloseWrite()
-	}
-	return nil
-}
+func (u *Upgraded) Read(p []byte) (int, error) { return u.c.br.Read(p) }
 
-func (u *upgraded) Close() error {
+// Close ends the connection. Any goroutine may call it, more than once.
+func (u *Upgraded) Close() error {
 	u.stop()
 	u.c.pool.discard(u.c)
 	return nil

@@ -176,7 +176,7 @@ func (x *exchange) read() (*http.Response, error) {
 			c.headLeft = -1
 			x.up.headCame()
 			c.expectBy(time.Time{}, 0)
-			res.Body = &upgraded{c: c, stop: x.stop}
+			res.Body = &Upgraded{c: c, stop: x.stop}
 			return res, nil
 		case code == http.StatusContinue:
 			// Meant for this hop: the client was told to go on when its body was first read.
