@@ -270,7 +270,9 @@ func (b *builder) byThemselves() (ps []pool) {
 			continue // its labels say how that is done
 		}
 		if !c.said.Any && c.said.Enable != config.Off {
-			b.warn(c) // of a label that is not known, and so chooses nothing
+			if b.inScope(c) { // others' labels are nobody's business here
+				b.warn(c) // of a label that is not known, and so chooses nothing
+			}
 			continue
 		}
 		if !b.inScope(c) {

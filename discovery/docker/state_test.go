@@ -635,26 +635,40 @@ func TestLongLabels(t *testing.T) {
 	}
 }
 
-// Containers of other projects are many, and come and go: one line says that there are some, whatever they are.
+// Containers of other projects are many, and come and go: one line says that there are some, whatever they
+// are and whatever their labels say.
 func TestForeignLog(t *testing.T) {
-	m := demo()
-	for i := range 20 {
-		m.create(fmt.Sprint("other-web-", i), projectLabel+"=other", serviceLabel+"=web")
-	}
-	d := drive(t, m, world{view: upstream(t, "web")})
-	st, notes := d.w.state()
-	if got := len(st.Skipped); got != 20 {
-		t.Errorf("%d skipped, want all 20", got)
-	}
-	var told []string
-	for _, n := range notes {
-		if n.level >= slog.LevelInfo {
-			told = append(told, n.container+n.text)
-		}
-	}
-	told = slices.Compact(told) // as the log does
-	const want = `containers of other projects than "demo" match too and are not used (LONGSHORE_PROJECT); /api/state lists them`
-	if len(told) != 1 || told[0] != want {
-		t.Errorf("the log has %q, want %q alone", told, want)
+	for _, test := range []struct {
+		name   string
+		look   look
+		labels []string // of the other project's containers
+	}{
+		{"of the upstream's name", look{upstream: "web"}, nil},
+		{"with labels", look{}, []string{"longshore.port=80", "longshore.pot=80", "longshore.Host=a.example"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := demo()
+			for i := range 20 {
+				m.create(fmt.Sprint("other-web-", i), append(test.labels, projectLabel+"=other", serviceLabel+"=web")...)
+			}
+			// A label that is not known chooses nobody.
+			m.create("odd", projectLabel+"=other", serviceLabel+"=odd", "longshore.pot=80")
+			m.create("alone", "longshore.bench.1")
+			st, notes := drive(t, m, world{view: test.look.view(t)}).w.state()
+			if got := len(st.Skipped); got != 20 {
+				t.Errorf("%d skipped, want all 20", got)
+			}
+			var told []string
+			for _, n := range notes {
+				if n.level >= slog.LevelInfo {
+					told = append(told, n.container+n.text)
+				}
+			}
+			told = slices.Compact(told) // as the log does
+			const want = `containers of other projects than "demo" match too and are not used (LONGSHORE_PROJECT); /api/state lists them`
+			if len(told) != 1 || told[0] != want {
+				t.Errorf("the log has %q, want %q alone", told, want)
+			}
+		})
 	}
 }
