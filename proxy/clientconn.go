@@ -57,8 +57,9 @@ type clientConn struct {
 	head   http1.Head
 	left   int64 // bytes of the body still to come, or http1.Chunked
 	chunks http1.Chunks
-	idle   bool // the server waits for the next request
-	mute   bool // the client has its last answer
+	came   func() // some of the body has; nil: nobody wants to know. The server may read on before it says so
+	idle   bool   // the server waits for the next request
+	mute   bool   // the client has its last answer
 }
 
 // A part of a request is what the server reads next.
@@ -106,6 +107,9 @@ func (c *clientConn) Read(p []byte) (int, error) {
 			var n int
 			n, err = c.receive(p)
 			got = p[:n]
+			if n > 0 && c.at == inBody && c.came != nil {
+				c.came()
+			}
 		}
 		if c.at == atStart {
 			if got = bytes.TrimLeft(got, "\r\n"); len(got) > 0 {
@@ -180,6 +184,7 @@ func (c *clientConn) follow(p []byte) (n int) {
 // does not read it before that.
 func (c *clientConn) begins(body int64) {
 	c.accounted.Store(true)
+	c.came = nil
 	if body != 0 && c.at == afterHead {
 		c.at, c.left, c.chunks = inBody, body, http1.Chunks{}
 	}

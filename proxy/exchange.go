@@ -92,6 +92,9 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request, srv *Server,
 		x.body.memory = &srv.buffered
 		x.body.repeat = upstream.IsIdempotent(r.Method)
 		x.body.open(r, int64(s.spec.Settings.MaxBody))
+		if c, ok := r.Context().Value(connKey{}).(*clientConn); ok {
+			c.came = func() { x.body.expect() }
+		}
 		x.body.client, x.body.timeout = http.NewResponseController(w), srv.BodyTimeout
 		if err := x.gather(); err != nil {
 			x.closeAfter = true

@@ -151,6 +151,30 @@ func testBodyTimeout(t *testing.T, in lane) {
 	}
 }
 
+func TestChunkThatMoves(t *testing.T) { run(t, testChunkThatMoves) }
+
+// testChunkThatMoves has one chunk come a byte at a time: the server reads it to its end at once, and each byte has the
+// client's time begin anew all the same.
+func testChunkThatMoves(t *testing.T, in lane) {
+	for _, buffer := range []discovery.Size{0, 64 << 10} {
+		p := newProxy(t, in)
+		p.BodyTimeout = 300 * time.Millisecond
+		s := web(startBackend(t, "one", nil))
+		s.Settings.BodyBuffer = buffer
+		p.serve(s)
+		w := p.dial()
+		w.ask("POST /\nTransfer-Encoding: chunked\n", "a\r\n")
+		for i := range 10 {
+			time.Sleep(p.BodyTimeout / 5)
+			w.send(fmt.Sprint(i))
+		}
+		w.send("\r\n0\r\n\r\n")
+		if got, want := w.reply("POST").String(), "200 one / 0123456789"; got != want {
+			t.Errorf("buffer %d: got %q, want %q", buffer, got, want)
+		}
+	}
+}
+
 // TestChunkedGetsLength: a body in chunks that is there before its request goes out goes out with its length: WSGI
 // applications read no other.
 func TestChunkedGetsLength(t *testing.T) { run(t, testChunkedGetsLength) }
