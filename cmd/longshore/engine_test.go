@@ -452,6 +452,17 @@ func TestEngineImageHealth(t *testing.T) {
 	}
 }
 
+// TestEngineImageState: the image has no other program that could show what longshore knows.
+func TestEngineImageState(t *testing.T) {
+	dockertest.Engine(t)
+	id := dockertest.Docker(t, "run", "-d", "-e", "LONGSHORE_BACKENDS=127.0.0.1:1", dockertest.Image(t, "longshore/cmd/longshore"))
+	t.Cleanup(func() { dockertest.Docker(t, "rm", "-f", id) })
+	dockertest.Wait(t, "a refused backend in the table", func() bool {
+		out, err := exec.Command("docker", "exec", id, "/app", "state").CombinedOutput()
+		return err == nil && strings.Contains(string(out), "127.0.0.1:1") && strings.Contains(string(out), "connection refused")
+	})
+}
+
 // TestEngineLinks: the names that compose gives the proxy alone, by links and extra_hosts, are upstream names.
 func TestEngineLinks(t *testing.T) {
 	dockertest.Engine(t)

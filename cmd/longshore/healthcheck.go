@@ -12,11 +12,20 @@ import (
 	"longshore/internal/config"
 )
 
-// healthcheck asks the longshore that runs with the same environment whether it lives, by /healthz: of the admin
-// listener, or of its health socket where there is none.
+// healthcheck asks the longshore that runs with the same environment whether it lives.
 func healthcheck(ctx context.Context, cfg config.Config, stderr io.Writer) int {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
+	body, err := ask(ctx, cfg, "/healthz")
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitFailed
+	}
+	body.Close()
+	return exitOK
+}
+
+// ask gets what the longshore that runs with the same environment answers with 200 at path: on its admin listener, or
+// on its health socket where there is none. The caller closes the body.
+func ask(ctx context.Context, cfg config.Config, path string) (io.ReadCloser, error) {
 	network, addr := "unix", healthSocket(cfg)
 	if cfg.Admin != "" {
 		host, port, _ := net.SplitHostPort(cfg.Admin)
@@ -25,25 +34,25 @@ func healthcheck(ctx context.Context, cfg config.Config, stderr io.Writer) int {
 		}
 		network, addr = "tcp", net.JoinHostPort(host, port)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, addr)
-	}}}
-	req, err := http.NewRequestWithContext(ctx, "GET", "http://longshore/healthz", nil)
+	client := &http.Client{
+		Timeout: 3 * time.Second,
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		}},
+	}
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://longshore"+path, nil)
 	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return exitFailed
+		return nil, err
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return exitFailed
+		return nil, err
 	}
-	res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		fmt.Fprintf(stderr, "%s: %s\n", addr, res.Status)
-		return exitFailed
+		res.Body.Close()
+		return nil, fmt.Errorf("%s: %s", addr, res.Status)
 	}
-	return exitOK
+	return res.Body, nil
 }
 
 // healthSocket is where a longshore without an admin listener is asked whether it lives. A request to the proxy

@@ -1,5 +1,5 @@
 // Longshore is a reverse proxy and load balancer that follows Docker containers through the event
-// stream. It is configured by environment variables and container labels; see the README.
+// stream. It is configured by environment variables and container labels; see docs/reference.md.
 package main
 
 import (
@@ -28,7 +28,8 @@ const (
 
 const usage = `usage: longshore [command]
 
-  (none)        serve; see LONGSHORE_* variables in the README
+  (none)        serve; see LONGSHORE_* variables in docs/reference.md
+  state         show services, replicas, their states and why, of the longshore that runs in this container
   healthcheck   ask a running longshore whether it lives (for HEALTHCHECK)
   demo          serve three backends of its own, one of which comes and goes; no Docker needed
   version       print what was built
@@ -55,7 +56,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		}
 		fmt.Fprintf(stdout, "longshore %s %s %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
-	case "", "healthcheck", "demo":
+	case "", "state", "healthcheck", "demo":
 		if len(args) > 1 {
 			fmt.Fprintf(stderr, "longshore %s takes no arguments, got %q\n%s", command, args[1], usage)
 			return exitConfig
@@ -73,8 +74,11 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintln(stderr, err)
 		return exitConfig
 	}
-	if command == "healthcheck" {
+	switch command {
+	case "healthcheck":
 		return healthcheck(ctx, cfg, stderr)
+	case "state":
+		return showState(ctx, cfg, stdout, stderr)
 	}
 	p := newProgram(cfg, stdout, stderr)
 	defer func() { p.lines.end(p.timeLeft()) }()

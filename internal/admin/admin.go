@@ -58,28 +58,32 @@ func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-type state struct {
-	Docker   link      `json:"docker"`
-	Services []service `json:"services"`
-	Skipped  []skip    `json:"skipped"`
+// A State is the answer of /api/state.
+type State struct {
+	Docker   Link      `json:"docker"`
+	Services []Service `json:"services"`
+	Skipped  []Skip    `json:"skipped"`
 }
 
-type link struct {
+// A Link is how it stands with the Docker engine.
+type Link struct {
 	Connected bool   `json:"connected"`
-	Since     string `json:"since,omitempty"`
+	Since     string `json:"since,omitempty"` // RFC 3339; empty: there is no engine
 	Error     string `json:"error,omitempty"`
 	Cure      string `json:"cure,omitempty"`
 }
 
-type service struct {
+// A Service is a set of interchangeable backends.
+type Service struct {
 	Name     string    `json:"name"`
 	Routes   []string  `json:"routes"`
 	Balancer string    `json:"balancer"`
-	Parked   int       `json:"parked"`
-	Backends []backend `json:"backends"`
+	Parked   int       `json:"parked"` // requests that wait
+	Backends []Backend `json:"backends"`
 }
 
-type backend struct {
+// A Backend is a container of a service, on one port.
+type Backend struct {
 	ID       string `json:"id"`
 	Name     string `json:"name"`
 	Addr     string `json:"addr"`
@@ -88,10 +92,11 @@ type backend struct {
 	InFlight int64  `json:"inflight"`
 	Requests uint64 `json:"requests"`
 	Failures uint64 `json:"failures"`
-	Why      string `json:"why"`
+	Why      string `json:"why"` // it is not up; empty: it is
 }
 
-type skip struct {
+// A Skip is a container that is not used.
+type Skip struct {
 	ID   string `json:"id,omitempty"`
 	Name string `json:"name"`
 	Why  string `json:"why"`
@@ -99,7 +104,7 @@ type skip struct {
 
 // state answers with everything that is known, for people and scripts.
 func (h *Handler) state(w http.ResponseWriter, _ *http.Request) {
-	s := state{Services: []service{}, Skipped: []skip{}}
+	s := State{Services: []Service{}, Skipped: []Skip{}}
 	if h.Link != nil {
 		l := h.Link()
 		s.Docker.Connected = l.Connected
@@ -113,17 +118,17 @@ func (h *Handler) state(w http.ResponseWriter, _ *http.Request) {
 	t := h.Router.Table()
 	for _, svc := range t.Services() {
 		v := svc.View()
-		js := service{Name: v.Name, Routes: []string{}, Balancer: v.Balancer, Parked: v.Parked, Backends: []backend{}}
+		js := Service{Name: v.Name, Routes: []string{}, Balancer: v.Balancer, Parked: v.Parked, Backends: []Backend{}}
 		for _, r := range v.Routes {
 			js.Routes = append(js.Routes, r.String())
 		}
 		for _, b := range v.Backends {
-			js.Backends = append(js.Backends, backend{b.ID, b.Name, b.Addr, b.State, b.Weight, b.InFlight, b.Requests, b.Failed(), b.Why})
+			js.Backends = append(js.Backends, Backend{b.ID, b.Name, b.Addr, b.State, b.Weight, b.InFlight, b.Requests, b.Failed(), b.Why})
 		}
 		s.Services = append(s.Services, js)
 	}
 	for _, sk := range t.Skipped() {
-		s.Skipped = append(s.Skipped, skip{sk.ID, sk.Name, sk.Why})
+		s.Skipped = append(s.Skipped, Skip{sk.ID, sk.Name, sk.Why})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)

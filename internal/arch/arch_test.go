@@ -58,7 +58,7 @@ var graph = map[string][]string{
 	"internal/conformance":      {},
 	"internal/dockertest":       {},
 	"internal/example/flaskapp": {},
-	"internal/readme":           {},
+	"internal/docs":             {},
 	"internal/testaddr":         {},
 	"internal/testapp":          {},
 }

@@ -1,7 +1,7 @@
 // Package config reads what users write: LONGSHORE_* variables and longshore.* labels.
 //
 // Both fill the same structs, by the same names: LONGSHORE_MAX_FAILS and longshore.max_fails. What
-// can be said, its default and its meaning stand once, in struct tags, and the README's table is
+// can be said, its default and its meaning stand once, in struct tags, and the table of docs/reference.md is
 // made from them:
 //
 //	env         name without the prefix; a label is the same in lower case

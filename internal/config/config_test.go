@@ -10,7 +10,7 @@ import (
 
 	"longshore/discovery"
 	"longshore/health"
-	"longshore/internal/readme"
+	"longshore/internal/docs"
 )
 
 func TestDefaults(t *testing.T) {
@@ -344,8 +344,8 @@ func TestFieldNames(t *testing.T) {
 	}
 }
 
-// TestReadme keeps the README's table in step with the structs.
-func TestReadme(t *testing.T) { readme.Check(t, "settings", Table()) }
+// TestReference keeps docs/reference.md in step with the structs.
+func TestReference(t *testing.T) { docs.Check(t, "reference.md", "settings", Table()) }
 
 func FuzzLabels(f *testing.F) {
 	f.Add("longshore.port", "80")

@@ -10,7 +10,7 @@ import (
 	"longshore/discovery"
 )
 
-// Table is the README's table of variables and labels, in Markdown, in the order of the structs.
+// Table is docs/reference.md's table of variables and labels, in Markdown, in the order of the structs.
 func Table() string {
 	var b strings.Builder
 	b.WriteString("| variable | label | default | meaning |\n|---|---|---|---|\n")

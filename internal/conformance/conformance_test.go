@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"longshore/internal/config"
-	"longshore/internal/readme"
+	"longshore/internal/docs"
 )
 
 // rows: nginx's words, ours, and the tests, as package.TestName.
@@ -53,7 +53,7 @@ var rows = []struct{ nginx, ours, tests string }{
 	{"nginx-proxy's `VIRTUAL_HOST` and its like", "unchanged", "config.TestVirtual, docker.TestVirtualHosts, longshore.TestEngineVirtualHost"},
 }
 
-// TestTable keeps the README's table in step, and every test, variable and label in it real.
+// TestTable keeps the table of docs/from-nginx.md in step, and every test, variable and label in it real.
 func TestTable(t *testing.T) {
 	known := tests(t)
 	settings := config.Names()
@@ -72,7 +72,7 @@ func TestTable(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", r.nginx, r.ours, "`"+strings.ReplaceAll(r.tests, ", ", "` `")+"`")
 	}
-	readme.Check(t, "conformance", b.String())
+	docs.Check(t, "from-nginx.md", "conformance", b.String())
 }
 
 // tests lists the test functions of this module, as package.TestName; cmd/longshore is longshore.

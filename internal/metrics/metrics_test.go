@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"longshore/discovery"
-	"longshore/internal/readme"
+	"longshore/internal/docs"
 	"longshore/proxy"
 )
 
@@ -50,8 +50,8 @@ func TestScrape(t *testing.T) {
 	}
 }
 
-// TestReadme keeps the README's table of metrics in step with the code.
-func TestReadme(t *testing.T) {
+// TestReference keeps the table of metrics in docs/reference.md in step with the code.
+func TestReference(t *testing.T) {
 	m := New(proxy.NewRouter(nil, slog.New(slog.DiscardHandler)), nil)
 	descs := make(chan *prometheus.Desc, 100)
 	m.Describe(descs)
@@ -71,5 +71,5 @@ func TestReadme(t *testing.T) {
 		rows = append(rows, fmt.Sprintf("| `%s%s` | %s |\n", p[1], labels, p[2]))
 	}
 	slices.Sort(rows)
-	readme.Check(t, "metrics", "| metric | meaning |\n|---|---|\n"+strings.Join(rows, ""))
+	docs.Check(t, "reference.md", "metrics", "| metric | meaning |\n|---|---|\n"+strings.Join(rows, ""))
 }
