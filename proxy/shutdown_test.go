@@ -188,6 +188,10 @@ func stuckProxy(t *testing.T, in lane, silent int) *testProxy {
 func TestShutdownOfMany(t *testing.T) { run(t, testShutdownOfMany) }
 
 func testShutdownOfMany(t *testing.T, in lane) {
+	late := 2 * time.Second
+	if in.name == "transport" {
+		late = 5 * time.Second // http.Transport takes its time on a busy machine
+	}
 	for _, silent := range []int{40, 200} {
 		p := stuckProxy(t, in, silent)
 		start := time.Now()
@@ -195,7 +199,7 @@ func testShutdownOfMany(t *testing.T, in lane) {
 		if err := soon(t, p.stopped, "Serve to return"); err != nil {
 			t.Errorf("%d: Serve returned %v", silent, err)
 		}
-		if d := time.Since(start); d < p.Grace || d > p.Grace+5*time.Second {
+		if d := time.Since(start); d < p.Grace || d > p.Grace+late {
 			t.Errorf("%d: it took %v, want %v", silent, d, p.Grace)
 		}
 	}
