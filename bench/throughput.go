@@ -71,9 +71,9 @@ func throughput(ctx context.Context, fs *flag.FlagSet, args []string) error {
 		t.peers = append(t.peers, p)
 	}
 	r.Versions = versionsOf(ctx, t.peers)
-	if limit, err := openFiles(uint64(t.idle) + 20000); err != nil {
+	if limit, err := openFiles(2*uint64(t.idle) + 20000); err != nil {
 		return err
-	} else if most := int(limit) - 4000; t.idle > most {
+	} else if most := int(limit)/2 - 4000; t.idle > most { // Longshore keeps half for connections to backends
 		r.Notes = append(r.Notes, fmt.Sprintf("%d idle connections instead of %d, because of the limit of open files.", most, t.idle))
 		t.idle = most
 	}
